@@ -1,0 +1,117 @@
+/*
+ * The one seam for I/O. The log core reaches files through this table and nothing else, so that
+ * any operation can be made to fail, tear, shorten or lie in a test.
+ *
+ * A struct wal_io stands for one directory: names are relative to it and never contain a slash.
+ * Files are small integers (descriptors where there is a kernel behind). Every verb returns >= 0
+ * or -errno, and none retries anything: finishing short writes and EINTR is io.c's business, above
+ * the seam, where the tests reach it.
+ *
+ * Implementations: io_posix.c (pwrite, fdatasync), io_fault.c (wraps another one and misbehaves as
+ * told), and the simulated disk of the test suites, which remembers what a power cut may undo.
+ */
+#ifndef WALENGINE_IO_H
+#define WALENGINE_IO_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct wal_io;
+
+/* Flags of open. */
+enum {
+    WAL_IO_READ = 1,
+    WAL_IO_WRITE = 2,     /* read and write */
+    WAL_IO_CREATE = 4,    /* must not exist yet (O_EXCL), mode 0600 */
+    WAL_IO_UNCACHED = 8,  /* reads come from the device: O_DIRECT, or the cache is dropped first */
+};
+
+struct wal_io_stat {
+    uint64_t bytes;
+    uint64_t inode;
+    uint32_t is_regular;
+    uint32_t is_ours; /* owned by the effective user, one link */
+};
+
+struct wal_io_name {
+    char text[64]; /* longer names are not ours and are left out */
+    uint32_t is_regular; /* 0: a directory, symlink, FIFO, ... */
+};
+
+struct wal_io_ops {
+    /* Open a file without following symlinks; the result is its descriptor. */
+    int (*open)(struct wal_io *io, const char *name, unsigned flags);
+    int (*close)(struct wal_io *io, int file);
+    int (*stat)(struct wal_io *io, int file, struct wal_io_stat *stat);
+
+    /* One pread / pwritev / fdatasync each; read and write return the bytes done, maybe fewer. */
+    int64_t (*read)(struct wal_io *io, int file, uint64_t offset, void *data, size_t bytes);
+    int64_t (*write)(struct wal_io *io, int file, uint64_t offset, const struct iovec *parts,
+                     int count);
+    int (*sync)(struct wal_io *io, int file);
+
+    /* Reserve the first bytes of the file; they read as zeros. -ENOSPC belongs here. */
+    int (*allocate)(struct wal_io *io, int file, uint64_t bytes);
+    int (*truncate)(struct wal_io *io, int file, uint64_t bytes);
+
+    /* First offset >= offset that may hold data; the file's size where only holes follow. */
+    int64_t (*next_data)(struct wal_io *io, int file, uint64_t offset);
+
+    /* Rename, never over an existing name (-EEXIST). */
+    int (*rename)(struct wal_io *io, const char *from, const char *to);
+    int (*unlink)(struct wal_io *io, const char *name);
+    int (*sync_dir)(struct wal_io *io);
+
+    /* All names that fit; *names is from wal_alloc.h's allocator and the caller's to free. */
+    int (*list)(struct wal_io *io, struct wal_io_name **names, size_t *count);
+
+    /* Take the directory's LOCK; -EWOULDBLOCK: *holder_pid has it (0: unknown). */
+    int (*lock)(struct wal_io *io, int64_t *holder_pid);
+
+    /* Close everything that is still open, let the lock go, free io. */
+    void (*destroy)(struct wal_io *io);
+};
+
+struct wal_io_counters {
+    uint64_t ops_submitted;
+    uint64_t ops_completed;
+    uint64_t bytes_written;
+    uint64_t bytes_read;
+};
+
+struct wal_io {
+    const struct wal_io_ops *ops;
+    struct wal_io_counters counters; /* kept by io.c with atomic adds */
+    uint32_t warnings;               /* enum wal_warning bits found out while opening */
+};
+
+/* ---- io.c: the verbs as the core calls them -------------------------------------------------- */
+
+/* Write all of parts: finishes short writes, EINTR and EAGAIN; a write of 0 bytes is -EIO. */
+int wal_io_write(struct wal_io *io, int file, uint64_t offset, const struct iovec *parts,
+                 int count);
+
+/* Write count zero bytes (a multiple of 4096 at a multiple of 4096). */
+int wal_io_write_zeros(struct wal_io *io, int file, uint64_t offset, uint64_t count);
+
+/* Read up to bytes; fewer only at the end of the file. Finishes short reads and EINTR. */
+int64_t wal_io_read(struct wal_io *io, int file, uint64_t offset, void *data, size_t bytes);
+
+/* One sync. Any failure is final: nothing is retried, EINTR included. */
+int wal_io_sync(struct wal_io *io, int file);
+
+int wal_io_open(struct wal_io *io, const char *name, unsigned flags);
+void wal_io_close(struct wal_io *io, int file);
+int wal_io_stat(struct wal_io *io, int file, struct wal_io_stat *stat);
+int wal_io_allocate(struct wal_io *io, int file, uint64_t bytes);
+int wal_io_truncate(struct wal_io *io, int file, uint64_t bytes);
+int64_t wal_io_next_data(struct wal_io *io, int file, uint64_t offset);
+int wal_io_rename(struct wal_io *io, const char *from, const char *to);
+int wal_io_unlink(struct wal_io *io, const char *name);
+int wal_io_sync_dir(struct wal_io *io);
+int wal_io_list(struct wal_io *io, struct wal_io_name **names, size_t *count);
+int wal_io_lock(struct wal_io *io, int64_t *holder_pid);
+void wal_io_destroy(struct wal_io *io);
+
+#endif
