@@ -86,10 +86,11 @@ uint32_t wal_crc32c_portable(uint32_t crc, const void *data, size_t bytes) {
     crc = ~crc;
     for (; bytes >= WORD_BYTES; bytes -= WORD_BYTES, at += WORD_BYTES) {
         uint64_t word = load_word(at) ^ crc;
-        crc = 0;
-        for (int i = 0; i < WORD_BYTES; i++) {
-            crc ^= slicing_table[WORD_BYTES - 1 - i][(word >> (8 * i)) & 0xff];
-        }
+        /* Written out: as a loop, which gcc -O2 does not unroll, it runs at half the speed. */
+        crc = slicing_table[7][word & 0xff] ^ slicing_table[6][(word >> 8) & 0xff] ^
+              slicing_table[5][(word >> 16) & 0xff] ^ slicing_table[4][(word >> 24) & 0xff] ^
+              slicing_table[3][(word >> 32) & 0xff] ^ slicing_table[2][(word >> 40) & 0xff] ^
+              slicing_table[1][(word >> 48) & 0xff] ^ slicing_table[0][word >> 56];
     }
     for (; bytes > 0; bytes--, at++) crc = (crc >> 8) ^ slicing_table[0][(crc ^ *at) & 0xff];
     return ~crc;
@@ -164,8 +165,7 @@ __attribute__((target("crc")))
 #else
 __attribute__((target("+crc")))
 #endif
-static uint32_t
-crc32c_armv8(uint32_t crc, const void *data, size_t bytes) {
+static uint32_t crc32c_armv8(uint32_t crc, const void *data, size_t bytes) {
     assert(data != NULL || bytes == 0);
     const uint8_t *at = data;
     crc = ~crc;

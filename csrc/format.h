@@ -62,7 +62,7 @@ enum {
     WAL_FRAMES_OFFSET = 8192,
     WAL_FRAME_ALIGNMENT = 8,
     WAL_FRAME_HEADER_BYTES = 64,
-    WAL_FRAME_PAYLOAD_MAX = 1048576,   /* unless one record is larger */
+    WAL_FRAME_PAYLOAD_MAX = 1048576, /* unless one record is larger */
     WAL_META_SLOTS = 2,
     WAL_META_BYTES = 8192,
     WAL_OWNER_BYTES_MAX = 1024,
@@ -114,11 +114,11 @@ struct wal_disk_segment {
     uint32_t required_features; /* a set bit that a reader does not know: refuse */
     uint32_t optional_features; /* a set bit that a reader does not know: ignore */
     uint8_t log_uuid[16];
-    uint64_t segment_id; /* from 1, never reused */
-    uint64_t salt;       /* random: what an earlier life of the file left behind fails it */
-    uint64_t created_us; /* since 1970, UTC */
+    uint64_t segment_id;    /* from 1, never reused */
+    uint64_t salt;          /* random: what an earlier life of the file left behind fails it */
+    uint64_t created_us;    /* since 1970, UTC */
     uint64_t segment_bytes; /* the file's size when it was prepared; frames never reach past it */
-    uint32_t commit_alignment; /* 8 or 4096 */
+    uint32_t commit_alignment;  /* 8 or 4096 */
     uint32_t payload_bytes_max; /* no frame's payload is larger */
     uint8_t zero[48];
 };

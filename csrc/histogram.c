@@ -39,8 +39,8 @@ static double percentile_us(const struct wal_histogram *histogram, uint64_t per_
     assert(per_mille > 0 && per_mille < 1000);
     if (histogram->count == 0) return 0.0;
     /* rank = ceil(count * per_mille / 1000) without an overflow: between 1 and count. */
-    uint64_t rank = histogram->count / 1000 * per_mille +
-                    (histogram->count % 1000 * per_mille + 999) / 1000;
+    uint64_t rank =
+        histogram->count / 1000 * per_mille + (histogram->count % 1000 * per_mille + 999) / 1000;
     uint64_t seen = 0;
     for (uint32_t bucket = 0; bucket < WAL_HISTOGRAM_BUCKETS; bucket++) {
         seen += histogram->buckets[bucket];

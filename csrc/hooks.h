@@ -34,24 +34,24 @@ void wal_free(void *memory);
 
 enum wal_mutant {
     WAL_MUTANT_NONE = 0,
-    WAL_MUTANT_M1_SKIP_SYNC,          /* commit publishes without fdatasync */
-    WAL_MUTANT_M2_ACK_BEFORE_SYNC,    /* durable_lsn moves when the sync is issued */
-    WAL_MUTANT_M5_NO_SALT,            /* new segments keep their file's old salt */
-    WAL_MUTANT_M6_NO_DIR_SYNC,        /* a segment's name is not synced after create / rename */
-    WAL_MUTANT_M7_CRC_SKIPS_LSN,      /* the header CRC covers neither length nor LSN */
-    WAL_MUTANT_M8_SHORT_WRITE_IS_FULL, /* a short write counts as a whole one */
-    WAL_MUTANT_M9_UNLINK_BEFORE_META, /* segments are dropped before META's trim is durable */
-    WAL_MUTANT_M10_LENGTH_TRUSTED,    /* a length is used before it is checked */
-    WAL_MUTANT_M11_NO_HEADER_SYNC,    /* a new segment is used before its header is synced */
-    WAL_MUTANT_M12_NO_LOCK,           /* the lock is not taken */
-    WAL_MUTANT_F2_APPEND_NOT_PADDED,  /* strict sectors: an immediate append is not padded */
-    WAL_MUTANT_F3_RECOVER_CACHED,     /* recovery believes the page cache */
-    WAL_MUTANT_F4_NAME_ORDER,         /* the successor is the next name, not the chain's */
-    WAL_MUTANT_F5_TRIM_AHEAD,         /* truncate_before is not clamped to durable_lsn + 1 */
+    WAL_MUTANT_M1_SKIP_SYNC,            /* commit publishes without fdatasync */
+    WAL_MUTANT_M2_ACK_BEFORE_SYNC,      /* durable_lsn moves when the sync is issued */
+    WAL_MUTANT_M5_NO_SALT,              /* new segments keep their file's old salt */
+    WAL_MUTANT_M6_NO_DIR_SYNC,          /* a segment's name is not synced after create / rename */
+    WAL_MUTANT_M7_CRC_SKIPS_LSN,        /* the header CRC covers neither length nor LSN */
+    WAL_MUTANT_M8_SHORT_WRITE_IS_FULL,  /* a short write counts as a whole one */
+    WAL_MUTANT_M9_UNLINK_BEFORE_META,   /* segments are dropped before META's trim is durable */
+    WAL_MUTANT_M10_LENGTH_TRUSTED,      /* a length is used before it is checked */
+    WAL_MUTANT_M11_NO_HEADER_SYNC,      /* a new segment is used before its header is synced */
+    WAL_MUTANT_M12_NO_LOCK,             /* the lock is not taken */
+    WAL_MUTANT_F2_APPEND_NOT_PADDED,    /* strict sectors: an immediate append is not padded */
+    WAL_MUTANT_F3_RECOVER_CACHED,       /* recovery believes the page cache */
+    WAL_MUTANT_F4_NAME_ORDER,           /* the successor is the next name, not the chain's */
+    WAL_MUTANT_F5_TRIM_AHEAD,           /* truncate_before is not clamped to durable_lsn + 1 */
     WAL_MUTANT_F7_UNSEAL_ANY_ALIGNMENT, /* a sealed tail is continued whatever its alignment */
-    WAL_MUTANT_F8_ROTATE_NO_DRAIN,    /* rotation does not sync the old segment first */
-    WAL_MUTANT_F9_SEAL_ONE_SYNC,      /* the seal goes down with the sync it should follow */
-    WAL_MUTANT_F10_NO_FREE_DIR_SYNC,  /* a spare is used before its rename is durable */
+    WAL_MUTANT_F8_ROTATE_NO_DRAIN,      /* rotation does not sync the old segment first */
+    WAL_MUTANT_F9_SEAL_ONE_SYNC,        /* the seal goes down with the sync it should follow */
+    WAL_MUTANT_F10_NO_FREE_DIR_SYNC,    /* a spare is used before its rename is durable */
     WAL_MUTANT_COUNT,
 };
 

@@ -22,9 +22,9 @@ struct wal_io;
 /* Flags of open. */
 enum {
     WAL_IO_READ = 1,
-    WAL_IO_WRITE = 2,     /* read and write */
-    WAL_IO_CREATE = 4,    /* must not exist yet (O_EXCL), mode 0600 */
-    WAL_IO_UNCACHED = 8,  /* reads come from the device: O_DIRECT, or the cache is dropped first */
+    WAL_IO_WRITE = 2,    /* read and write */
+    WAL_IO_CREATE = 4,   /* must not exist yet (O_EXCL), mode 0600 */
+    WAL_IO_UNCACHED = 8, /* reads come from the device: O_DIRECT, or the cache is dropped first */
 };
 
 struct wal_io_stat {
@@ -35,7 +35,7 @@ struct wal_io_stat {
 };
 
 struct wal_io_name {
-    char text[64]; /* longer names are not ours and are left out */
+    char text[64];       /* longer names are not ours and are left out */
     uint32_t is_regular; /* 0: a directory, symlink, FIFO, ... */
 };
 

@@ -27,22 +27,22 @@
 
 enum wal_status {
     WAL_OK = 0,
-    WAL_E_POISONED = -10001,       /* a write or sync failed earlier; only reopen helps */
-    WAL_E_FULL = -10002,           /* no space (or log_bytes_max); nothing of the call was taken */
-    WAL_E_CORRUPT = -10003,        /* damage below what had been acknowledged */
-    WAL_E_LOCKED = -10004,         /* another writer has the log open */
+    WAL_E_POISONED = -10001, /* a write or sync failed earlier; only reopen helps */
+    WAL_E_FULL = -10002,     /* no space (or log_bytes_max); nothing of the call was taken */
+    WAL_E_CORRUPT = -10003,  /* damage below what had been acknowledged */
+    WAL_E_LOCKED = -10004,   /* another writer has the log open */
     WAL_E_CLOSED = -10005,
     WAL_E_FORKED = -10006,
-    WAL_E_TOO_LARGE = -10007,      /* the record exceeds record_bytes_max */
+    WAL_E_TOO_LARGE = -10007, /* the record exceeds record_bytes_max */
     WAL_E_UNSUPPORTED_FORMAT = -10008,
     WAL_E_UNSUPPORTED_FILESYSTEM = -10009,
-    WAL_E_TRIMMED = -10010,        /* the LSN lies below the trim LSN, or was trimmed while read */
-    WAL_E_LOG_TRUNCATED = -10011,  /* the log was rewound below the reader */
-    WAL_E_AGAIN = -10012,          /* WAL_INTERRUPTIBLE: not done yet, call again */
-    WAL_E_INVALID = -10013,        /* an argument is out of its range; the message says which */
-    WAL_E_NOT_A_LOG = -10014,      /* the path is no directory, or holds no log, or is not ours */
-    WAL_E_UNSAFE = -10015,         /* permissions, owner, symlink, special file */
-    WAL_E_NOT_FOUND = -10016,      /* no such log or no such LSN */
+    WAL_E_TRIMMED = -10010,       /* the LSN lies below the trim LSN, or was trimmed while read */
+    WAL_E_LOG_TRUNCATED = -10011, /* the log was rewound below the reader */
+    WAL_E_AGAIN = -10012,         /* WAL_INTERRUPTIBLE: not done yet, call again */
+    WAL_E_INVALID = -10013,       /* an argument is out of its range; the message says which */
+    WAL_E_NOT_A_LOG = -10014,     /* the path is no directory, or holds no log, or is not ours */
+    WAL_E_UNSAFE = -10015,        /* permissions, owner, symlink, special file */
+    WAL_E_NOT_FOUND = -10016,     /* no such log or no such LSN */
 };
 
 /* What open, recover and verify found at the end of the log (docs/DURABILITY.md has the table). */
@@ -56,18 +56,18 @@ enum wal_verdict {
 
 /* The labelled cases of the decision table; recover.c has the table itself. */
 enum wal_case {
-    WAL_CASE_NEW = 0,             /* no frame was ever written */
-    WAL_CASE_SEALED = 1,          /* the end slot says sealed at p, nothing behind */
-    WAL_CASE_IDLE = 2,            /* the idle watermark says p, nothing behind */
-    WAL_CASE_OPEN = 3,            /* nothing at p, nothing behind */
-    WAL_CASE_TORN_FRAME = 4,      /* a frame begins at p and is not whole; nothing behind */
-    WAL_CASE_TORN_BEHIND = 5,     /* frames behind p, none claims that p was durable */
-    WAL_CASE_ATOMIC_CUT = 6,      /* the log ends in an atomic group without its LAST */
-    WAL_CASE_END_PAST = 7,        /* corrupt: the end slot or the successor names an end past p */
-    WAL_CASE_DURABLE_BEHIND = 8,  /* corrupt: a frame behind p says that p had been durable */
-    WAL_CASE_MISPLACED = 9,       /* corrupt: a valid frame at p with the wrong LSN or link */
-    WAL_CASE_CHAIN_BROKEN = 10,   /* corrupt: a segment, its header or its START is missing */
-    WAL_CASE_META_LOST = 11,      /* corrupt: frames and no META, or META and no segment */
+    WAL_CASE_NEW = 0,            /* no frame was ever written */
+    WAL_CASE_SEALED = 1,         /* the end slot says sealed at p, nothing behind */
+    WAL_CASE_IDLE = 2,           /* the idle watermark says p, nothing behind */
+    WAL_CASE_OPEN = 3,           /* nothing at p, nothing behind */
+    WAL_CASE_TORN_FRAME = 4,     /* a frame begins at p and is not whole; nothing behind */
+    WAL_CASE_TORN_BEHIND = 5,    /* frames behind p, none claims that p was durable */
+    WAL_CASE_ATOMIC_CUT = 6,     /* the log ends in an atomic group without its LAST */
+    WAL_CASE_END_PAST = 7,       /* corrupt: the end slot or the successor names an end past p */
+    WAL_CASE_DURABLE_BEHIND = 8, /* corrupt: a frame behind p says that p had been durable */
+    WAL_CASE_MISPLACED = 9,      /* corrupt: a valid frame at p with the wrong LSN or link */
+    WAL_CASE_CHAIN_BROKEN = 10,  /* corrupt: a segment, its header or its START is missing */
+    WAL_CASE_META_LOST = 11,     /* corrupt: frames and no META, or META and no segment */
 };
 
 /* What the next append will do (recovery itself writes nothing). */
@@ -80,7 +80,7 @@ enum wal_next_step {
 enum wal_recovery_mode {
     WAL_RECOVERY_POINT_IN_TIME = 0, /* a torn end is dropped and reported; damage is an error */
     WAL_RECOVERY_STRICT = 1,        /* a torn end is an error too */
-    WAL_RECOVERY_SALVAGE = 2,       /* readers only: skip what is damaged, yield every valid frame */
+    WAL_RECOVERY_SALVAGE = 2, /* readers only: skip what is damaged, yield every valid frame */
 };
 
 /* Bits of wal_report.warnings. */
@@ -99,8 +99,8 @@ enum wal_flag {
     WAL_MORE = 4,          /* the group goes on in the next call: do not pad to the alignment */
     WAL_INTERRUPTIBLE = 8, /* see "Waits" above */
     WAL_CREATE = 16,
-    WAL_SHARED_DIR = 32,   /* accept a group- or world-writable directory */
-    WAL_NO_THREADS = 64,   /* tests: no background thread; wal_writer_maintain does its steps */
+    WAL_SHARED_DIR = 32,    /* accept a group- or world-writable directory */
+    WAL_NO_THREADS = 64,    /* tests: no background thread; wal_writer_maintain does its steps */
     WAL_NO_IDLE_MARK = 128, /* no idle watermark (byte-for-byte comparisons) */
 };
 
@@ -114,8 +114,8 @@ typedef struct wal_error {
     uint64_t segment_id;
     uint64_t offset;
     uint64_t lsn;
-    char file[64];      /* name inside the log's directory, or "" */
-    char message[256];  /* one sentence; never bytes of a record */
+    char file[64];     /* name inside the log's directory, or "" */
+    char message[256]; /* one sentence; never bytes of a record */
 } wal_error;
 
 typedef struct wal_options {
@@ -127,8 +127,8 @@ typedef struct wal_options {
     uint32_t commit_alignment;   /* 8; 4096: no acknowledged sector is ever written again */
     uint32_t flags;              /* WAL_CREATE | WAL_SHARED_DIR | WAL_NO_THREADS | ... */
     uint32_t owner_bytes;
-    const char *owner;           /* NULL: no owner is asked for */
-    uint64_t test_seed;          /* tests: salts, UUID and clock from this seed; 0: the real ones */
+    const char *owner;  /* NULL: no owner is asked for */
+    uint64_t test_seed; /* tests: salts, UUID and clock from this seed; 0: the real ones */
 } wal_options;
 
 typedef struct wal_report {
@@ -138,9 +138,9 @@ typedef struct wal_report {
     uint32_t warnings;  /* enum wal_warning bits */
     uint64_t first_lsn; /* of the oldest record kept; last_lsn + 1 where there is none */
     uint64_t last_lsn;
-    uint64_t segments;      /* in the chain */
-    uint64_t segment_id;    /* the newest, or the damaged one */
-    uint64_t end_offset;    /* p: the end of the log, or where the damage begins, in that segment */
+    uint64_t segments;   /* in the chain */
+    uint64_t segment_id; /* the newest, or the damaged one */
+    uint64_t end_offset; /* p: the end of the log, or where the damage begins, in that segment */
     uint64_t dropped_frames;  /* frames behind the end that were seen and dropped */
     uint64_t dropped_records; /* their records, as far as their headers tell */
     uint64_t dropped_bytes;   /* from the end to the last of them */
@@ -182,8 +182,8 @@ typedef struct wal_stats {
     uint64_t sq_dropped;
     uint64_t records_appended;
     uint64_t records_durable;
-    uint64_t commits; /* callers who asked for durability and got it */
-    uint64_t syncs;   /* of the log's frames: group commits */
+    uint64_t commits;       /* callers who asked for durability and got it */
+    uint64_t syncs;         /* of the log's frames: group commits */
     uint64_t group_records; /* records made durable by those, for the mean */
     uint64_t group_records_max;
     uint64_t padding_bytes;

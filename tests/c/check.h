@@ -26,48 +26,48 @@
 #include <string.h>
 #include <time.h>
 
-#define CHECK(condition)                                                        \
-    do {                                                                        \
-        if (!(condition)) check_failed(__FILE__, __LINE__, "%s", #condition);   \
+#define CHECK(condition)                                                      \
+    do {                                                                      \
+        if (!(condition)) check_failed(__FILE__, __LINE__, "%s", #condition); \
     } while (0)
 
 /* Both sides are taken as signed 64-bit numbers; use CHECK_EQ_U64 where the highest bit counts. */
-#define CHECK_EQ(actual, expected)                                                              \
-    do {                                                                                        \
-        long long check_a = (long long)(actual), check_e = (long long)(expected);               \
-        if (check_a != check_e) {                                                               \
+#define CHECK_EQ(actual, expected)                                                               \
+    do {                                                                                         \
+        long long check_a = (long long)(actual), check_e = (long long)(expected);                \
+        if (check_a != check_e) {                                                                \
             check_failed(__FILE__, __LINE__, "%s is %lld, expected %s = %lld", #actual, check_a, \
-                         #expected, check_e);                                                   \
+                         #expected, check_e);                                                    \
+        }                                                                                        \
+    } while (0)
+
+#define CHECK_EQ_U64(actual, expected)                                                        \
+    do {                                                                                      \
+        uint64_t check_a = (uint64_t)(actual), check_e = (uint64_t)(expected);                \
+        if (check_a != check_e) {                                                             \
+            check_failed(__FILE__, __LINE__, "%s is 0x%" PRIx64 ", expected %s = 0x%" PRIx64, \
+                         #actual, check_a, #expected, check_e);                               \
+        }                                                                                     \
+    } while (0)
+
+#define CHECK_STR(actual, expected)                                                             \
+    do {                                                                                        \
+        const char *check_a = (actual), *check_e = (expected);                                  \
+        if (strcmp(check_a, check_e) != 0) {                                                    \
+            check_failed(__FILE__, __LINE__, "%s is \"%s\", expected \"%s\"", #actual, check_a, \
+                         check_e);                                                              \
         }                                                                                       \
     } while (0)
 
-#define CHECK_EQ_U64(actual, expected)                                                      \
-    do {                                                                                    \
-        uint64_t check_a = (uint64_t)(actual), check_e = (uint64_t)(expected);              \
-        if (check_a != check_e) {                                                           \
-            check_failed(__FILE__, __LINE__, "%s is 0x%" PRIx64 ", expected %s = 0x%" PRIx64, \
-                         #actual, check_a, #expected, check_e);                             \
-        }                                                                                   \
-    } while (0)
-
-#define CHECK_STR(actual, expected)                                                         \
-    do {                                                                                    \
-        const char *check_a = (actual), *check_e = (expected);                              \
-        if (strcmp(check_a, check_e) != 0) {                                                \
-            check_failed(__FILE__, __LINE__, "%s is \"%s\", expected \"%s\"", #actual, check_a, \
-                         check_e);                                                          \
-        }                                                                                   \
-    } while (0)
-
-#define CHECK_BYTES(actual, expected, bytes)                                              \
-    do {                                                                                  \
-        const unsigned char *check_a = (const void *)(actual);                            \
-        const unsigned char *check_e = (const void *)(expected);                          \
-        for (size_t check_i = 0; check_i < (size_t)(bytes); check_i++) {                  \
-            if (check_a[check_i] == check_e[check_i]) continue;                           \
+#define CHECK_BYTES(actual, expected, bytes)                                               \
+    do {                                                                                   \
+        const unsigned char *check_a = (const void *)(actual);                             \
+        const unsigned char *check_e = (const void *)(expected);                           \
+        for (size_t check_i = 0; check_i < (size_t)(bytes); check_i++) {                   \
+            if (check_a[check_i] == check_e[check_i]) continue;                            \
             check_failed(__FILE__, __LINE__, "%s differs from %s at byte %zu: %02x, %02x", \
                          #actual, #expected, check_i, check_a[check_i], check_e[check_i]); \
-        }                                                                                 \
+        }                                                                                  \
     } while (0)
 
 /* Run one test function and say how long it took. */
@@ -78,8 +78,10 @@
 
 static int check_tests_run;
 
-__attribute__((noreturn, format(printf, 3, 4), unused)) static void check_failed(
-    const char *file, int line, const char *format, ...) {
+__attribute__((noreturn, format(printf, 3, 4), unused)) static void check_failed(const char *file,
+                                                                                 int line,
+                                                                                 const char *format,
+                                                                                 ...) {
     __builtin_va_list arguments;
     fflush(stdout);
     fprintf(stderr, "%s:%d: FAILED: ", file, line);
