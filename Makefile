@@ -1,0 +1,204 @@
+# Everything that is done with this project. `make` alone lists the targets.
+#
+# Environments (.venv*) and objects (build/) are rebuilt when what they are made of is newer.
+
+PYTHON ?= python3
+CC = gcc
+CLANG ?= clang
+
+# WALENGINE_SCALE multiplies every count of the randomised suites, C and Python.
+QUICK_SCALE ?= 0.1
+SOAK_SCALE ?= 20
+FUZZ_SECONDS ?= 60
+
+CORE := $(sort $(wildcard csrc/*.c))
+HEADERS := $(sort $(wildcard csrc/*.h))
+C_TESTS := $(sort $(wildcard tests/c/test_*.c))
+C_SUPPORT := $(filter-out $(C_TESTS),$(sort $(wildcard tests/c/*.c)))
+FUZZERS := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+C_FILES := $(sort $(CORE) $(HEADERS) $(wildcard tests/c/*.[ch] tests/fuzz/*.[ch] bench/*.[ch]))
+PACKAGE := $(sort $(wildcard walengine/*.py walengine/*/*.py walengine/py.typed))
+PYTHON_FILES := setup.py walengine tests bench
+
+SUITES := $(patsubst tests/c/test_%.c,%,$(C_TESTS))
+# The suites that `make tsan` runs: those with threads.
+TSAN_SUITES ?= $(filter crc32c writer threads group close,$(SUITES))
+
+WARNINGS := -Wall -Wextra -Wconversion -Werror
+C_FLAGS := -std=gnu11 -g -fno-wrapv -DWALENGINE_MUTANTS $(WARNINGS) -pthread -Icsrc -Itests/c
+SANITIZE_c := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+SANITIZE_tsan := -O1 -fsanitize=thread
+
+# Counts that suites print; conftest.py makes a table of them at the end of the output.
+COUNTS := build/reliability.jsonl
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- use -----------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: .venv/installed ## Install into .venv and watch a log survive SIGKILL (about 15 s)
+	.venv/bin/walengine demo
+
+.venv/installed: pyproject.toml setup.py $(CORE) $(HEADERS) $(PACKAGE)
+	$(call make-environment,.venv)
+	.venv/bin/python -m pip install --quiet --force-reinstall --no-deps .
+	.venv/bin/python -m pip install --quiet .
+	@touch $@
+
+# A fresh venv may bring a pip that knows no --group.
+define make-environment
+	test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+endef
+
+# ---- test ----------------------------------------------------------------------------------------
+
+.PHONY: test
+test: ## Run every test: the C suites under sanitizers, then pytest
+	@rm -f $(COUNTS)
+	@$(MAKE) --no-print-directory test-c .venv-test/core
+	.venv-test/bin/python -m pytest
+
+.PHONY: test-quick
+test-quick: ## Run every test with small counts (under 2 minutes)
+	WALENGINE_SCALE=$(QUICK_SCALE) $(MAKE) --no-print-directory test
+
+.PHONY: soak
+soak: ## Run every test with counts raised by SOAK_SCALE
+	@rm -f $(COUNTS)
+	@WALENGINE_SCALE=$(SOAK_SCALE) $(MAKE) --no-print-directory test-c .venv-test/core
+	WALENGINE_SCALE=$(SOAK_SCALE) .venv-test/bin/python -m pytest --timeout=7200
+
+# The package is installed as editable, so that only C needs a rebuild.
+.venv-test/environment: pyproject.toml
+	$(call make-environment,.venv-test)
+	.venv-test/bin/python -m pip install --quiet --group test
+	@touch $@
+
+.venv-test/core: .venv-test/environment setup.py walengine/_cffi_build.py $(CORE) $(HEADERS)
+	.venv-test/bin/python -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: test-deps
+test-deps: ## Install the Debian packages that the whole test suite needs (root)
+	@test "$$(id -u)" = 0 || { echo "make test-deps runs apt-get and has to be root" >&2; exit 1; }
+	@command -v apt-get > /dev/null || { echo "make test-deps knows apt-get only" >&2; exit 1; }
+	apt-get update -qq
+	clang=$$(apt-cache depends clang | sed -n 's/.*Depends: clang-\([0-9]*\)$$/\1/p') && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    gcc make clang libclang-rt-$$clang-dev \
+	    e2fsprogs xfsprogs mount strace fuse3
+
+# ---- the C suites --------------------------------------------------------------------------------
+
+.PHONY: test-c
+test-c: $(SUITES:%=build/c/test_%) ## Run the C suites under ASan and UBSan
+	$(call run-suites,c,$(SUITES))
+
+.PHONY: tsan
+tsan: $(TSAN_SUITES:%=build/tsan/test_%) ## Run the threaded C suites under ThreadSanitizer
+	$(call run-suites,tsan,$(TSAN_SUITES))
+
+# All suites run, also behind a failed one; the failed ones are named at the end.
+define run-suites
+	@failed=; for suite in $(2); do \
+	    echo "== $$suite"; \
+	    WALENGINE_COUNTS=$(CURDIR)/$(COUNTS) build/$(1)/test_$$suite || failed="$$failed $$suite"; \
+	done; \
+	test -z "$$failed" || { echo "FAILED:$$failed" >&2; exit 1; }
+endef
+
+# objects-of(directory, sources)
+objects-of = $(patsubst %.c,build/$(1)/%.o,$(2))
+
+build/c/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) $(SANITIZE_c) -MMD -c $< -o $@
+
+build/tsan/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(C_FLAGS) $(SANITIZE_tsan) -MMD -c $< -o $@
+
+build/c/test_%: build/c/tests/c/test_%.o $(call objects-of,c,$(C_SUPPORT) $(CORE))
+	$(CC) $(SANITIZE_c) -pthread $^ -lm -o $@
+
+build/tsan/test_%: build/tsan/tests/c/test_%.o $(call objects-of,tsan,$(C_SUPPORT) $(CORE))
+	$(CC) $(SANITIZE_tsan) -pthread $^ -lm -o $@
+
+-include $(shell find build -name '*.d' 2> /dev/null)
+
+# ---- fuzzing -------------------------------------------------------------------------------------
+
+# What libFuzzer finds worth keeping goes to build/fuzz/<name>/corpus; it is checked in by hand.
+.PHONY: fuzz
+fuzz: ## Run each fuzzer for FUZZ_SECONDS (60) from its corpus; needs clang
+	@command -v $(CLANG) > /dev/null || { \
+	    echo "fuzz: skipped, there is no $(CLANG) (make test-deps installs it)"; exit 0; }; \
+	set -e; for source in $(FUZZERS); do \
+	    name=$$(basename $$source .c); name=$${name#fuzz_}; \
+	    echo "== fuzz $$name"; \
+	    mkdir -p build/fuzz/$$name/corpus tests/fuzz/corpus/$$name; \
+	    $(CLANG) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined \
+	        -fno-sanitize-recover=all -pthread -Icsrc -Itests/c \
+	        $$source $(CORE) -o build/fuzz/$$name/fuzz; \
+	    build/fuzz/$$name/fuzz -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+	        -artifact_prefix=build/fuzz/$$name/ \
+	        build/fuzz/$$name/corpus tests/fuzz/corpus/$$name; \
+	done
+
+# ---- style ---------------------------------------------------------------------------------------
+
+.PHONY: lint
+lint: .venv-lint/environment $(call objects-of,lint,$(CORE)) ## Check style, types and warnings
+	.venv-lint/bin/ruff check $(PYTHON_FILES)
+	.venv-lint/bin/ruff format --check $(PYTHON_FILES)
+	.venv-lint/bin/mypy --strict walengine
+	.venv-lint/bin/clang-format --dry-run -Werror $(C_FILES)
+	.venv-lint/bin/codespell csrc walengine tests bench docs *.md Makefile
+
+.PHONY: fmt
+fmt: .venv-lint/environment ## Format Python and C
+	.venv-lint/bin/ruff check --fix-only $(PYTHON_FILES)
+	.venv-lint/bin/ruff format $(PYTHON_FILES)
+	.venv-lint/bin/clang-format -i $(C_FILES)
+
+.venv-lint/environment: pyproject.toml
+	$(call make-environment,.venv-lint)
+	.venv-lint/bin/python -m pip install --quiet --group lint
+	@touch $@
+
+# As packaged (no mutants, -O2), which warns of more than -O1 does.
+build/lint/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 $(WARNINGS) -pthread -Icsrc -MMD -c $< -o $@
+
+# ---- measure -------------------------------------------------------------------------------------
+
+.PHONY: bench-core
+bench-core: .venv-test/core ## Measure the log beside the plain C loop of the same I/O
+	.venv-test/bin/python bench/core.py
+
+# ---- package -------------------------------------------------------------------------------------
+
+.PHONY: sdist
+sdist: .venv-test/environment ## Build the source archive into dist/
+	.venv-test/bin/python -m build --sdist --outdir dist
+
+.PHONY: wheel
+wheel: .venv-test/environment ## Build the wheel, from the source archive, into dist/
+	.venv-test/bin/python -m build --outdir dist
+
+.PHONY: clean
+clean: ## Remove everything that can be made again
+	rm -rf build dist *.egg-info .venv .venv-test .venv-lint
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -f walengine/_core.c walengine/_core*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
