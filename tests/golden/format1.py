@@ -330,7 +330,7 @@ class Log:
 
     def __init__(self) -> None:
         self.segments: list[Segment] = []
-        self.slots = [bytes(BLOCK), meta_slot()]
+        self.slots = [meta_slot(), meta_slot()]
         self.files: dict[str, bytes] = {}
 
     def segment(self, number: int | None = None, **options: object) -> Segment:
@@ -345,8 +345,8 @@ class Log:
         return made
 
     def meta(self, **fields: object) -> Log:
-        """Write META anew: generation 2 in slot 0, the older slot stays."""
-        self.slots[0] = meta_slot(generation=2, **fields)  # type: ignore[arg-type]
+        """Write META anew: generation 2 in slot 1, the older slot stays."""
+        self.slots[1] = meta_slot(generation=2, **fields)  # type: ignore[arg-type]
         return self
 
     def write(self, directory: Path) -> Path:

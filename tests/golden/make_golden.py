@@ -112,7 +112,7 @@ def sealed() -> Golden:
     """The seal comes behind an INDEX frame, which the end slot names."""
     log, tail = started()
     append(append(tail, 4), 1).sync().index_frame().seal()
-    log.slots[1] = meta_slot(owner=b"golden")
+    log.slots = [meta_slot(owner=b"golden")] * 2
     return Golden(log, "clean", "SEALED", last=10)
 
 
@@ -286,7 +286,7 @@ def meta_slot_damaged() -> Golden:
     tail.seal()
     damaged = bytearray(meta_slot(generation=2))
     damaged[40] ^= 1
-    log.slots[0] = bytes(damaged)
+    log.slots[1] = bytes(damaged)
     return Golden(log, "clean", "SEALED", last=5)
 
 
@@ -358,7 +358,7 @@ def record_crc_wrong() -> Golden:
     payload = bytearray(data_payload([text(6), text(8)], with_crcs=True))
     payload[-2] ^= 1
     tail.frame(TYPE_DATA, bytes(payload), count=2, flags=RECORD_CRC).sync().seal()
-    return Golden(log, "clean", "SEALED", last=7, readable=5)
+    return Golden(log, "corrupt", "MISPLACED", last=5, readable=5)
 
 
 @golden
