@@ -5,6 +5,7 @@
 PYTHON ?= python3
 CC = gcc
 CLANG ?= clang
+JOBS ?= $(shell nproc 2> /dev/null || echo 1)
 
 # WALENGINE_SCALE multiplies every count of the randomised suites, C and Python.
 QUICK_SCALE ?= 0.1
@@ -49,7 +50,6 @@ demo: .venv/installed ## Install into .venv and watch a log survive SIGKILL (abo
 
 .venv/installed: pyproject.toml setup.py $(CORE) $(HEADERS) $(PACKAGE)
 	$(call make-environment,.venv)
-	.venv/bin/python -m pip install --quiet --force-reinstall --no-deps .
 	.venv/bin/python -m pip install --quiet .
 	@touch $@
 
@@ -64,7 +64,8 @@ endef
 .PHONY: test
 test: ## Run every test: the C suites under sanitizers, then pytest
 	@rm -f $(COUNTS)
-	@$(MAKE) --no-print-directory test-c .venv-test/core
+	@$(MAKE) --no-print-directory -j$(JOBS) build-c .venv-test/core
+	@$(MAKE) --no-print-directory test-c
 	.venv-test/bin/python -m pytest
 
 .PHONY: test-quick
@@ -74,7 +75,8 @@ test-quick: ## Run every test with small counts (under 2 minutes)
 .PHONY: soak
 soak: ## Run every test with counts raised by SOAK_SCALE
 	@rm -f $(COUNTS)
-	@WALENGINE_SCALE=$(SOAK_SCALE) $(MAKE) --no-print-directory test-c .venv-test/core
+	@$(MAKE) --no-print-directory -j$(JOBS) build-c .venv-test/core
+	@WALENGINE_SCALE=$(SOAK_SCALE) $(MAKE) --no-print-directory test-c
 	WALENGINE_SCALE=$(SOAK_SCALE) .venv-test/bin/python -m pytest --timeout=7200
 
 # The package is installed as editable, so that only C needs a rebuild.
@@ -99,8 +101,11 @@ test-deps: ## Install the Debian packages that the whole test suite needs (root)
 
 # ---- the C suites --------------------------------------------------------------------------------
 
+.PHONY: build-c
+build-c: $(SUITES:%=build/c/test_%) ## Build the C suites
+
 .PHONY: test-c
-test-c: $(SUITES:%=build/c/test_%) ## Run the C suites under ASan and UBSan
+test-c: build-c ## Run the C suites under ASan and UBSan
 	$(call run-suites,c,$(SUITES))
 
 .PHONY: tsan

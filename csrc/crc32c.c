@@ -1,7 +1,7 @@
 /*
  * CRC32C (Castagnoli) at the speed of the memory bus, three times over:
  *
- *   sse4.2+pclmul  three interleaved lanes of the crc32 instruction, folded by a carry-less multiply
+ *   sse4.2+pclmul  three interleaved lanes of the crc32 instruction, folded by PCLMULQDQ
  *   armv8          the crc32c instructions
  *   slicing-by-8   tables; the reference that the other two are tested against
  *

@@ -10,7 +10,7 @@
  *
  * A segment is
  *
- *   block 0   0 ..  4095   static header (struct wal_disk_segment), never rewritten in a segment's life
+ *   block 0   0 ..  4095   static header (struct wal_disk_segment), written once in a life
  *   block 1   4096 .. 8191 end slot (struct wal_disk_end); torn or stale, it is simply no evidence
  *   frames    8192 ..      START first, then DATA and INDEX, each 8-byte aligned, back to back
  *

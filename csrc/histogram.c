@@ -34,7 +34,7 @@ static uint64_t bucket_upper(uint32_t bucket) {
     return lower + (((uint64_t)1 << shift) - 1);
 }
 
-/* The smallest value that at least per_mille of all values do not exceed, as far as buckets tell. */
+/* The smallest value that per_mille of all values do not exceed, as far as buckets tell. */
 static double percentile_us(const struct wal_histogram *histogram, uint64_t per_mille) {
     assert(per_mille > 0 && per_mille < 1000);
     if (histogram->count == 0) return 0.0;

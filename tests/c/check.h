@@ -139,7 +139,7 @@ __attribute__((unused)) static void check_count(const char *file, const char *na
 
 /* ---- chance --------------------------------------------------------------------------------- */
 
-/* The seed of this run: WALENGINE_SEED, else the clock. It is printed, so that it can be repeated. */
+/* The seed of this run: WALENGINE_SEED, else the clock; printed, so that it can be repeated. */
 __attribute__((unused)) static uint64_t check_seed(void) {
     static uint64_t seed;
     if (seed != 0) return seed;

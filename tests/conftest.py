@@ -1,0 +1,81 @@
+"""Fixtures that every suite may use, and what pytest prints besides its own.
+
+WALENGINE_SEED         repeats a run of the randomised tests
+WALENGINE_SCALE        multiplies their counts (default 1.0)
+WALENGINE_REQUIRE_ALL  =1 turns every skip into a failure
+WALENGINE_COUNTS       where counts go (default build/reliability.jsonl)
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Generator
+
+import hypothesis
+import pytest
+import support_report
+
+SEED = int(os.environ.get("WALENGINE_SEED") or str(secrets.randbits(63)), 0)
+SCALE = float(os.environ.get("WALENGINE_SCALE") or 1.0)
+
+# No deadline: a sanitizer, a busy machine or a slow disk is no reason to fail an example.
+hypothesis.settings.register_profile(
+    "walengine", deadline=None, max_examples=max(10, int(100 * SCALE)), print_blob=True
+)
+hypothesis.settings.load_profile("walengine")
+
+
+@pytest.fixture
+def seed() -> int:
+    """The seed of this run's randomised tests; a failure prints how to repeat it."""
+    return SEED
+
+
+@pytest.fixture
+def scale() -> float:
+    """What every count is multiplied by: small in make test-quick, large in make soak."""
+    return SCALE
+
+
+@pytest.fixture
+def scaled() -> Callable[[int], int]:
+    """scaled(1000) is 1000 times the scale, at least 1."""
+    return lambda count: max(1, int(count * SCALE))
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Callable[[str, int], None]:
+    """count("kills", 200) reports how much a test did, in the table at the end."""
+    suite = request.module.__name__.removeprefix("test_")
+    return lambda name, value: support_report.write_count(suite, name, value)
+
+
+def pytest_report_header() -> list[str]:
+    required = "required" if support_report.require_all() else "not required"
+    return [f"walengine: seed {SEED}, scale {SCALE:g}, everything to run: {required}"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    support_report.fail_if_required(report)
+    if report.failed and "seed" in getattr(item, "fixturenames", ()):
+        command = (
+            f"WALENGINE_SEED={SEED} WALENGINE_SCALE={SCALE:g} python -m pytest '{item.nodeid}'"
+        )
+        report.sections.append(("to repeat this run", command))
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    support_report.fail_if_required(report)
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    support_report.write_counts_table(terminalreporter)
+    support_report.write_skips_table(terminalreporter)

@@ -1,0 +1,63 @@
+"""What a test may need and a machine may lack: each function skips the test and says why.
+
+The skips end up in a table at the end of the output; WALENGINE_REQUIRE_ALL=1 makes them failures.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HINT = "make test-deps installs it"
+
+
+def needs_linux() -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip(f"needs Linux, this is {sys.platform}")
+
+
+def needs_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+
+
+def needs_tool(name: str) -> str:
+    """Return the path of a program."""
+    # mkfs and its kin are not on an ordinary user's PATH.
+    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    if path is None:
+        pytest.skip(f"needs the program {name} ({HINT})")
+    return path
+
+
+def needs_loop() -> None:
+    """Skip unless a filesystem in a file can be mounted: root, and a free loop device."""
+    needs_linux()
+    needs_root()
+    losetup = needs_tool("losetup")
+    needs_tool("mount")
+    answer = subprocess.run([losetup, "--find"], capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        pytest.skip(f"needs a free loop device: {answer.stderr.strip()}")
+
+
+def needs_fuse() -> None:
+    needs_tool("fusermount3")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("needs /dev/fuse")
+
+
+def needs_filesystem(name: str) -> None:
+    """Skip unless a filesystem of this type can be made and mounted."""
+    needs_loop()
+    needs_tool(f"mkfs.{name}")
+    known = Path("/proc/filesystems").read_text(encoding="ascii").split()
+    if name not in known:
+        # It may be a module that has not been loaded yet.
+        subprocess.run(["modprobe", name], capture_output=True, check=False)
+        known = Path("/proc/filesystems").read_text(encoding="ascii").split()
+    if name not in known:
+        pytest.skip(f"needs a kernel with {name}")
