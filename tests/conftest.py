@@ -61,10 +61,8 @@ def pytest_runtest_makereport(
     report = yield
     support_report.fail_if_required(report)
     if report.failed and "seed" in getattr(item, "fixturenames", ()):
-        command = (
-            f"WALENGINE_SEED={SEED} WALENGINE_SCALE={SCALE:g} python -m pytest '{item.nodeid}'"
-        )
-        report.sections.append(("to repeat this run", command))
+        settings = f"WALENGINE_SEED={SEED} WALENGINE_SCALE={SCALE:g}"
+        report.sections.append(("to repeat", f"{settings} python -m pytest '{item.nodeid}'"))
     return report
 
 

@@ -5,6 +5,7 @@ import random
 import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
+
 from walengine._core import ffi, lib
 
 
