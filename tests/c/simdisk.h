@@ -1,0 +1,241 @@
+/*
+ * A simulated directory that remembers what a power cut may undo.
+ *
+ * struct sim_disk is the machine: files with a cache image (what reads see) and the device image
+ * below it, un-synced sectors with every version that may have reached the medium, and names whose
+ * changes are durable only after a directory sync. sim_io() gives a struct wal_io onto it; any
+ * number of them share a disk, as processes share a filesystem.
+ *
+ * Every change goes through one event (a write, a sync, a rename, ...). With a trace attached the
+ * events are kept, so that the machine after any prefix of the trace can be rebuilt, and sim_axes
+ * and sim_cut turn it into every state that a power cut there may leave.
+ *
+ * What a power cut may do
+ *   - A sector is 512 bytes and is the unit: each un-synced sector keeps its synced content or any
+ *     version written since, independently of all others, whatever the order of the writes.
+ *   - It may also read as garbage, where the design says that this harms nobody:
+ *       . in a segment of commit alignment 4096 (strict sectors), and for every write made while
+ *         the workload has set sim_disk.strict: always. No acknowledged sector is written again,
+ *         so the assumption of a sector written whole or not at all is not needed.
+ *       . under alignment 8 only where the sector holds no bytes that were synced in the file's
+ *         present life (since its last rename; all zeros hold nothing). Sectors that do are
+ *         assumed to be written whole or not at all ("powersafe overwrite").
+ *       . in the header and end slot of a segment (the first 8 KiB) and in META: always. A header
+ *         is synced before its name says wal-, an end slot that fails its CRC is no evidence, and
+ *         META has a second slot.
+ *   - A file's size is the synced one or any later one.
+ *   - Un-synced changes of names are made in order up to some point (a journal), or, lenient, any
+ *     subset of them, in order; one whose source is missing does not happen.
+ *   - sync makes a file's bytes and size durable and no name; sync_dir all names and no byte.
+ *   - A sync that fails leaves, per sector, an arbitrary choice of the above on the device; the
+ *     cache keeps the newest content and calls it clean. The next sync succeeds and changes
+ *     nothing. Only uncached reads show the device.
+ */
+#ifndef WALENGINE_TEST_SIMDISK_H
+#define WALENGINE_TEST_SIMDISK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "io.h"
+
+enum {
+    SIM_SECTOR_BYTES = 512,
+    SIM_FILES_MAX = 192,
+    SIM_OPEN_MAX = 256,
+    SIM_NAME_OPS_MAX = 64,
+    SIM_NAME_BYTES = 64,
+};
+
+enum sim_kind {
+    SIM_WRITE = 1,
+    SIM_SYNC,
+    SIM_SYNC_FAILED, /* the device keeps a mix, the cache lies about it */
+    SIM_CREATE,
+    SIM_RENAME,
+    SIM_UNLINK,
+    SIM_TRUNCATE,
+    SIM_ALLOCATE,
+    SIM_SYNC_DIR,
+    SIM_MARK, /* put in by the workload: an append, an acknowledgement, a trim, ... */
+};
+
+/* What a mark means is the workload's business (oracle.h). */
+struct sim_mark {
+    uint32_t kind;
+    uint64_t a, b, c, d;
+};
+
+struct sim_event {
+    enum sim_kind kind;
+    uint32_t inode;
+    uint64_t offset; /* of a write; the new size of truncate and allocate */
+    uint64_t bytes;
+    uint8_t *data;   /* of a write, owned by the trace; NULL: zeros */
+    uint64_t seed;   /* of a failed sync: which mix */
+    bool strict;
+    char from[SIM_NAME_BYTES]; /* create, rename, unlink */
+    char to[SIM_NAME_BYTES];   /* rename */
+    struct sim_mark mark;
+};
+
+struct sim_trace {
+    struct sim_event *events;
+    size_t count;
+    size_t capacity;
+};
+
+/* A sector whose device content may differ from the cache: data holds count + 1 sectors. */
+struct sim_sector {
+    uint32_t count;    /* versions written since the last sync; 0: the cache lies */
+    uint32_t capacity;
+    uint8_t *data;     /* [0] what is synced, [1 .. count] the versions, oldest first */
+};
+
+enum sim_flag {
+    SIM_LIVE = 1,   /* holds bytes that were synced since the file's last rename */
+    SIM_DULL = 2,   /* written since the last sync, but with the bytes it had */
+    SIM_STRICT = 4, /* the latest write was made under sim_disk.strict */
+};
+
+struct sim_file {
+    uint32_t inode;
+    uint32_t opens;
+    uint64_t bytes;         /* as the cache sees it */
+    uint64_t durable_bytes; /* synced size */
+    uint64_t *sizes;        /* un-synced sizes since, oldest first */
+    size_t size_count;
+    uint64_t capacity; /* of the arrays below, in bytes of file */
+    uint8_t *cache;
+    uint8_t *flags;              /* per sector, enum sim_flag */
+    struct sim_sector **pending; /* per sector, NULL where clean */
+    size_t pending_count;
+};
+
+struct sim_name {
+    char text[SIM_NAME_BYTES];
+    uint32_t inode;
+};
+
+struct sim_names {
+    struct sim_name list[SIM_FILES_MAX];
+    size_t count;
+};
+
+struct sim_name_op {
+    enum sim_kind kind;
+    uint32_t inode;
+    char from[SIM_NAME_BYTES];
+    char to[SIM_NAME_BYTES];
+};
+
+struct sim_open {
+    uint32_t inode; /* 0: free */
+    unsigned flags;
+    const void *owner;
+};
+
+struct sim_disk {
+    struct sim_file *files[SIM_FILES_MAX];
+    size_t file_count;
+    uint32_t inode_next;
+    struct sim_names names;         /* as the cache sees them */
+    struct sim_names durable_names; /* as of the last sync_dir */
+    struct sim_name_op ops[SIM_NAME_OPS_MAX];
+    size_t op_count;
+    struct sim_open open[SIM_OPEN_MAX];
+    const void *lock_owner;
+    struct sim_trace *trace; /* NULL: not recorded; never owned */
+
+    /* Knobs of the workload. */
+    bool strict;              /* writes from now on may become garbage until synced */
+    uint64_t space_max;       /* bytes of all files together; 0: no limit */
+    uint64_t sync_fail_in;    /* the nth sync from now fails with EIO, once; 0: none */
+    uint64_t sync_fail_dirty; /* 1: only a sync that has something to write counts */
+    uint64_t sync_fail_seed;  /* chooses what the device keeps then */
+    uint64_t short_every;     /* every nth write does only half of its bytes; 0: none */
+    uint64_t eintr_every;     /* every nth read or write is interrupted before it begins */
+    uint64_t cut_at;          /* every verb from this event on fails with EIO: a cut in mid-call */
+    uint64_t events;          /* how many were applied */
+    uint64_t calls;           /* reads and writes, for the two above */
+    uint64_t sync_failures;
+};
+
+/* ---- the machine ------------------------------------------------------------------------- */
+
+struct sim_disk *sim_new(void);
+void sim_free(struct sim_disk *disk);
+
+/* A copy of everything but open files, lock, knobs and trace. */
+struct sim_disk *sim_copy(const struct sim_disk *disk);
+
+/* A directory handle for the core; freed by its destroy verb. The disk outlives it. */
+struct wal_io *sim_io(struct sim_disk *disk);
+
+/* What the kernel does at a process's death: its files are closed, its lock let go. */
+void sim_kill(struct sim_disk *disk);
+
+/* Redo one event of a trace on a disk made from the same beginning. */
+void sim_apply(struct sim_disk *disk, const struct sim_event *event);
+
+/* Apply an event and put a copy of it into the disk's trace, if it has one. */
+void sim_record(struct sim_disk *disk, const struct sim_event *event);
+
+/* Put a mark into the trace; without one this is nothing. */
+void sim_mark(struct sim_disk *disk, struct sim_mark mark);
+
+void sim_trace_clear(struct sim_trace *trace);
+
+/* Direct access for tests: the inode of a name (0: none), and bytes of its cache and device. */
+uint32_t sim_lookup(const struct sim_disk *disk, const char *name);
+struct sim_file *sim_file(const struct sim_disk *disk, uint32_t inode);
+
+/* Overwrite bytes on the device and in the cache alike: damage. */
+void sim_damage(struct sim_disk *disk, uint32_t inode, uint64_t offset, const void *data,
+                size_t bytes);
+
+/* ---- the power cut ------------------------------------------------------------------------ */
+
+enum sim_axis_kind { SIM_AXIS_SECTOR = 1, SIM_AXIS_SIZE, SIM_AXIS_NAMES };
+
+/*
+ * One independent choice. Option 0 is "nothing of it reached the medium", option `newest` is "all
+ * of it did"; the ones between are older versions (names: shorter prefixes), the ones above are
+ * garbage (a sector), or lenient subsets (names). An axis with newest = 0 has garbage only: its
+ * versions all equal what is synced.
+ */
+struct sim_axis {
+    enum sim_axis_kind kind;
+    uint32_t inode;
+    uint32_t sector;
+    uint32_t options;
+    uint32_t newest;
+};
+
+/* Fill axes (at most max) with the choices open now; dull: with those of newest = 0 as well. */
+size_t sim_axes(const struct sim_disk *disk, struct sim_axis *axes, size_t max, bool dull);
+
+/* The machine after a cut with choice[i] on axes[i] (0 where an axis is left out of the list). */
+struct sim_disk *sim_cut(const struct sim_disk *disk, const struct sim_axis *axes,
+                         const uint32_t *choice, size_t count, uint64_t garbage_seed);
+
+/*
+ * Equal for equal machines, without building one: sim_hash_files once for a disk (the hash of each
+ * file's synced content, in the order of disk->files), then one sim_cut_hash for each choice.
+ */
+void sim_hash_files(const struct sim_disk *disk, uint64_t *files);
+uint64_t sim_cut_hash(const struct sim_disk *disk, const uint64_t *files,
+                      const struct sim_axis *axes, const uint32_t *choice, size_t count,
+                      uint64_t garbage_seed);
+
+/* ---- shared by simdisk*.c ------------------------------------------------------------------ */
+
+void sim_axis_options(const struct sim_disk *disk, const struct sim_file *file,
+                      struct sim_axis *axis);
+void sim_axis_content(const struct sim_file *file, const struct sim_axis *axis, uint32_t choice,
+                      uint64_t seed, uint8_t *content);
+void sim_name_op_apply(struct sim_names *names, const struct sim_name_op *op);
+struct sim_file *sim_file_copy(const struct sim_file *file); /* without what is pending */
+
+#endif
