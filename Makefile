@@ -95,7 +95,8 @@ test-deps: ## Install the Debian packages that the whole test suite needs (root)
 	@command -v apt-get > /dev/null || { echo "make test-deps knows apt-get only" >&2; exit 1; }
 	apt-get update -qq
 	clang=$$(apt-cache depends clang | sed -n 's/.*Depends: clang-\([0-9]*\)$$/\1/p') && \
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+	    -o DPkg::Lock::Timeout=300 --no-install-recommends \
 	    gcc make clang libclang-rt-$$clang-dev \
 	    e2fsprogs xfsprogs mount strace fuse3
 
