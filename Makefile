@@ -11,6 +11,8 @@ JOBS ?= $(shell nproc 2> /dev/null || echo 1)
 QUICK_SCALE ?= 0.1
 SOAK_SCALE ?= 20
 FUZZ_SECONDS ?= 60
+# A C suite that hangs is ended there; pytest has a limit for each test (pyproject.toml).
+SUITE_SECONDS_MAX ?= 300
 
 CORE := $(sort $(wildcard csrc/*.c))
 HEADERS := $(sort $(wildcard csrc/*.h))
@@ -18,7 +20,7 @@ C_TESTS := $(sort $(wildcard tests/c/test_*.c))
 C_SUPPORT := $(filter-out $(C_TESTS),$(sort $(wildcard tests/c/*.c)))
 FUZZERS := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 C_FILES := $(sort $(CORE) $(HEADERS) $(wildcard tests/c/*.[ch] tests/fuzz/*.[ch] bench/*.[ch]))
-PACKAGE := $(sort $(wildcard walengine/*.py walengine/*/*.py walengine/py.typed))
+PACKAGE := $(sort $(wildcard walengine/*.py* walengine/*/*.py))
 PYTHON_FILES := setup.py walengine tests bench
 
 SUITES := $(patsubst tests/c/test_%.c,%,$(C_TESTS))
@@ -76,7 +78,7 @@ test-quick: ## Run every test with small counts (under 2 minutes)
 soak: ## Run every test with counts raised by SOAK_SCALE
 	@rm -f $(COUNTS)
 	@$(MAKE) --no-print-directory -j$(JOBS) build-c .venv-test/core
-	@WALENGINE_SCALE=$(SOAK_SCALE) $(MAKE) --no-print-directory test-c
+	@WALENGINE_SCALE=$(SOAK_SCALE) $(MAKE) --no-print-directory SUITE_SECONDS_MAX=7200 test-c
 	WALENGINE_SCALE=$(SOAK_SCALE) .venv-test/bin/python -m pytest --timeout=7200
 
 # The package is installed as editable, so that only C needs a rebuild.
@@ -117,7 +119,8 @@ tsan: $(TSAN_SUITES:%=build/tsan/test_%) ## Run the threaded C suites under Thre
 define run-suites
 	@failed=; for suite in $(2); do \
 	    echo "== $$suite"; \
-	    WALENGINE_COUNTS=$(CURDIR)/$(COUNTS) build/$(1)/test_$$suite || failed="$$failed $$suite"; \
+	    WALENGINE_COUNTS=$(CURDIR)/$(COUNTS) timeout --foreground $(SUITE_SECONDS_MAX) \
+	        build/$(1)/test_$$suite || failed="$$failed $$suite"; \
 	done; \
 	test -z "$$failed" || { echo "FAILED:$$failed" >&2; exit 1; }
 endef
