@@ -136,11 +136,18 @@ build/tsan/%.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(C_FLAGS) $(SANITIZE_tsan) -MMD -c $< -o $@
 
-build/c/test_%: build/c/tests/c/test_%.o $(call objects-of,c,$(C_SUPPORT) $(CORE))
+build/c/test_%: build/c/tests/c/test_%.o build/c/libwalengine.a
 	$(CC) $(SANITIZE_c) -pthread $^ -lm -o $@
 
-build/tsan/test_%: build/tsan/tests/c/test_%.o $(call objects-of,tsan,$(C_SUPPORT) $(CORE))
+build/tsan/test_%: build/tsan/tests/c/test_%.o build/tsan/libwalengine.a
 	$(CC) $(SANITIZE_tsan) -pthread $^ -lm -o $@
+
+# The core and what suites share. As an archive: a suite links what it uses, and links fast.
+build/c/libwalengine.a: $(call objects-of,c,$(C_SUPPORT) $(CORE))
+build/tsan/libwalengine.a: $(call objects-of,tsan,$(C_SUPPORT) $(CORE))
+build/%/libwalengine.a:
+	@rm -f $@
+	$(AR) rcs $@ $^
 
 -include $(shell find build -name '*.d' 2> /dev/null)
 

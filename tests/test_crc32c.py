@@ -38,4 +38,4 @@ def test_agrees_on_long_buffers(seed, scaled, count):
     for _ in range(buffers):
         data = chance.randbytes(chance.randrange(4096, 200_000))
         assert core_crc32c(data) == crc32c.crc32c(data)
-    count("long_buffers", buffers)
+    count("buffers_against_the_package", buffers)
