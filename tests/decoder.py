@@ -6,23 +6,30 @@ as the format allows and as slow as it likes; what it says must be what the engi
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections import namedtuple
 from functools import reduce
 from pathlib import Path
+from typing import NamedTuple
 
 TABLE = [reduce(lambda c, _: c >> 1 ^ 0x82F63B78 * (c & 1), range(8), n) for n in range(256)]
-Frame = namedtuple("Frame", "magic crc size body lsn count kind flags at durable salt link ms zero")
-Segment = namedtuple("Segment", "raw salt alignment base trim before last end crc zero")
+FRAME_FIELDS = "magic crc size body lsn count kind flags at durable salt link ms zero"
+Frame = NamedTuple("Frame", [(name, int) for name in FRAME_FIELDS.split()])
+START_FIELDS = "base trim before last end crc zero"
+Segment = NamedTuple(
+    "Segment",
+    [("raw", bytes), ("salt", bytes), ("alignment", int)]
+    + [(name, int) for name in START_FIELDS.split()],
+)
 
 
-class Damage(Exception):
+class DamageError(Exception):
     """Acknowledged bytes are damaged or missing."""
 
 
 def need(fact: object, what: str) -> None:
     if not fact:
-        raise Damage(what)
+        raise DamageError(what)
 
 
 def crc32c(data: bytes) -> int:
@@ -77,7 +84,7 @@ def records_of(one: Segment, frame: Frame) -> list[tuple[int, bytes]]:
     data, width = one.raw[frame.at + 64 : frame.at + 64 + frame.size], 4 * frame.count
     table = frame.size - width * (2 if frame.flags & 8 else 1)
     ends = struct.unpack_from(f"<{frame.count}I", data, table) if frame.kind == 2 else ()
-    records = [data[a:b] for a, b in zip((0, *ends), ends)]
+    records = [data[a:b] for a, b in zip((0, *ends), ends, strict=False)]
     crcs = struct.unpack_from(f"<{frame.count}I", data, table + width) if frame.flags & 8 else ()
     need(not crcs or crcs == tuple(map(crc32c, records)), f"a record's CRC at {frame.at}")
     return list(enumerate(records, frame.lsn))
@@ -101,7 +108,7 @@ def tail(one: Segment) -> tuple[list[Frame], str]:
 
 
 def decode(directory: Path) -> tuple[list[tuple[int, bytes]], str]:
-    """All records as (lsn, data), and the verdict; Damage where acknowledged bytes are lost."""
+    """All records as (lsn, data), and the verdict; DamageError where acknowledged bytes are lost."""
     raw = (directory / "META").read_bytes() if (directory / "META").exists() else b""
     slots = [s for s in (raw[:1152], raw[4096:5248]) if s[:8] == b"WALMETA1"]
     slots = [s for s in slots if crc32c(s[12:]) == number(s, 8)]
@@ -116,7 +123,7 @@ def decode(directory: Path) -> tuple[list[tuple[int, bytes]], str]:
         need(segments.get(chain[0].before), f"segment {chain[0].before} is missing")
         chain.insert(0, segments[chain[0].before])
     records = []
-    for one, successor in zip(chain, chain[1:]):
+    for one, successor in itertools.pairwise(chain):
         frames, p, _ = walk(one, successor.end)
         need(p == successor.end, f"damage at {p}: the successor says {successor.end}")
         need(not frames or frames[-1].crc == successor.crc, "the successor's link")

@@ -47,9 +47,10 @@ PAYLOAD_MAX = 1 << 20
 def _crc_table() -> list[int]:
     table = []
     for byte in range(256):
+        crc = byte
         for _ in range(8):
-            byte = (byte >> 1) ^ (0x82F63B78 if byte & 1 else 0)
-        table.append(byte)
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+        table.append(crc)
     return table
 
 
