@@ -52,6 +52,7 @@ static void append(struct oracle *oracle, const struct sim_mark *mark) {
 static void opened(struct oracle *oracle, const struct sim_mark *mark) {
     CHECK(mark->a <= oracle->last);
     oracle->created = true;
+    oracle->doubt = false;
     oracle->incarnation++;
     oracle->last = mark->a;
     oracle->acked = mark->a; /* recovery syncs what it then believes */
@@ -63,14 +64,19 @@ static void opened(struct oracle *oracle, const struct sim_mark *mark) {
 void oracle_apply(struct oracle *oracle, const struct sim_mark *mark) {
     switch (mark->kind) {
         case ORACLE_APPEND: append(oracle, mark); break;
-        case ORACLE_HANDED: oracle->handed = mark->a; break;
+        case ORACLE_HANDED:
+            if (!oracle->doubt) oracle->handed = mark->a;
+            break;
         case ORACLE_ACK:
             if (mark->a > oracle->acked) oracle->acked = mark->a;
             break;
         case ORACLE_DROP:
             if (mark->a < oracle->last) oracle->last = mark->a;
             break;
-        case ORACLE_DOUBT: oracle->handed = oracle->acked; break;
+        case ORACLE_DOUBT:
+            oracle->doubt = true;
+            oracle->handed = oracle->acked;
+            break;
         case ORACLE_TRIM_ASK: oracle->trim_asked = mark->a; break;
         case ORACLE_TRIM_DONE:
             oracle->trim = mark->a;

@@ -28,7 +28,7 @@ enum oracle_mark {
     ORACLE_HANDED,     /* a: everything up to here survives the death of the process */
     ORACLE_ACK,        /* a: everything up to here was acknowledged as durable */
     ORACLE_DROP,       /* a: a call failed having taken nothing; nothing above a was appended */
-    ORACLE_DOUBT,      /* the process goes on, but only what was acknowledged counts (poisoned) */
+    ORACLE_DOUBT,      /* a sync failed: until the next opening only acknowledgements count */
     ORACLE_TRIM_ASK,   /* a: trim LSN asked for */
     ORACLE_TRIM_DONE,  /* a: and durable */
     ORACLE_OPEN,       /* a: last LSN recovered, b: trim LSN found */
@@ -50,6 +50,7 @@ struct oracle {
     uint64_t trim;       /* durable trim LSN, from 1 */
     uint64_t trim_asked; /* 0: none under way */
     uint32_t incarnation;
+    bool doubt;
     bool created; /* an opening has succeeded: the log exists from now on */
 };
 

@@ -28,8 +28,9 @@
  *     subset of them, in order; one whose source is missing does not happen.
  *   - sync makes a file's bytes and size durable and no name; sync_dir all names and no byte.
  *   - A sync that fails leaves, per sector, an arbitrary choice of the above on the device; the
- *     cache keeps the newest content and calls it clean. The next sync succeeds and changes
- *     nothing. Only uncached reads show the device.
+ *     cache keeps the newest content and calls it clean. Every other descriptor open then gets
+ *     the same error once, from its own next sync; after that syncs succeed and change nothing.
+ *     Only uncached reads show the device.
  */
 #ifndef WALENGINE_TEST_SIMDISK_H
 #define WALENGINE_TEST_SIMDISK_H
@@ -42,8 +43,8 @@
 
 enum {
     SIM_SECTOR_BYTES = 512,
-    SIM_FILES_MAX = 192,
-    SIM_OPEN_MAX = 256,
+    SIM_FILES_MAX = 96,
+    SIM_OPEN_MAX = 64,
     SIM_NAME_OPS_MAX = 64,
     SIM_NAME_BYTES = 64,
 };
@@ -102,6 +103,7 @@ enum sim_flag {
 struct sim_file {
     uint32_t inode;
     uint32_t opens;
+    uint32_t errors;        /* failed syncs so far */
     uint64_t bytes;         /* as the cache sees it */
     uint64_t durable_bytes; /* synced size */
     uint64_t *sizes;        /* un-synced sizes since, oldest first */
@@ -132,6 +134,7 @@ struct sim_name_op {
 
 struct sim_open {
     uint32_t inode; /* 0: free */
+    uint32_t errors_seen;
     unsigned flags;
     const void *owner;
 };

@@ -55,8 +55,10 @@ static int verb_open(struct wal_io *io, const char *name, unsigned flags) {
     }
     for (int i = 0; i < SIM_OPEN_MAX; i++) {
         if (disk->open[i].inode != 0) continue;
-        disk->open[i] = (struct sim_open){.inode = inode, .flags = flags, .owner = io};
-        sim_file(disk, inode)->opens++;
+        struct sim_file *file = sim_file(disk, inode);
+        disk->open[i] = (struct sim_open){
+            .inode = inode, .errors_seen = file->errors, .flags = flags, .owner = io};
+        file->opens++;
         return i;
     }
     return -EMFILE;
@@ -149,16 +151,20 @@ static int64_t verb_write(struct wal_io *io, int file, uint64_t offset, const st
 static int verb_sync(struct wal_io *io, int file) {
     struct sim_disk *disk = disk_of(io);
     if (off(disk)) return -EIO;
-    const struct sim_file *found = open_file(disk, file);
+    struct sim_open *slot = slot_of(disk, file);
+    struct sim_file *found = sim_file(disk, slot->inode);
     struct sim_event event = {.kind = SIM_SYNC, .inode = found->inode};
     bool counts = disk->sync_fail_dirty == 0 || found->pending_count > 0;
     if (disk->sync_fail_in != 0 && counts && --disk->sync_fail_in == 0) {
         event.kind = SIM_SYNC_FAILED;
         event.seed = disk->sync_fail_seed;
-        disk->sync_failures++;
+        found->errors++;
     }
     sim_record(disk, &event);
-    return event.kind == SIM_SYNC_FAILED ? -EIO : 0;
+    if (slot->errors_seen == found->errors) return 0;
+    slot->errors_seen = found->errors;
+    disk->sync_failures++;
+    return -EIO;
 }
 
 static int resize(struct wal_io *io, int file, uint64_t bytes, enum sim_kind kind) {
