@@ -354,7 +354,8 @@ class Log:
         """Write the directory as a closed writer would leave it, LOCK included."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         contents = {segment_name(one.number): bytes(one.raw) for one in self.segments}
-        contents["META"] = b"".join(self.slots)
+        if self.slots:
+            contents["META"] = b"".join(self.slots)
         contents["LOCK"] = b""
         contents.update(self.files)
         for name, data in contents.items():
