@@ -48,6 +48,8 @@ __all__ = [
     "Predecessor",
     "Segment",
     "append_after",
+    "assert_both_refuse",
+    "assert_corrupt_behind",
     "assert_goes_on",
     "assert_refused",
     "case_name",
@@ -211,6 +213,27 @@ def assert_refused(log: Path, case: str, *parts: str) -> None:
     for part in (str(log), *parts):
         assert part in str(caught.value)
     assert NEXT_STEP.search(str(caught.value)), str(caught.value)
+
+
+def assert_both_refuse(path: Path, kind: type[walengine.WalError], *parts: str) -> None:
+    """Reader and writer raise this class, and the message names the path and these parts."""
+    _, error = read_all(path)
+    assert type(error) is kind, f"{error!r}"
+    with pytest.raises(kind) as caught:
+        walengine.PortableWalWriter(path, SMALL)
+    for message in (str(error), str(caught.value)):
+        for part in (str(path), *parts):
+            assert part in message
+
+
+def assert_corrupt_behind(path: Path, kept: int = 5) -> None:
+    """What stands before the damage is read, then WalCorruptionError; the writer refuses."""
+    records, error = read_all(path)
+    assert records == texts(1, kept)
+    assert isinstance(error, walengine.WalCorruptionError), error
+    assert str(path) in str(error)
+    with pytest.raises(walengine.WalCorruptionError):
+        walengine.PortableWalWriter(path, SMALL)
 
 
 def look_capped(paths: list[Path], limit: int = 256 * MIB, seconds: float = 30) -> list[dict]:

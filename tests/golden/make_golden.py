@@ -348,7 +348,7 @@ def meta_lost() -> Golden:
     log, tail = started()
     tail.seal()
     log.slots = []
-    return Golden(log, "corrupt", "META_LOST", last=0, readable=0)
+    return Golden(log, "corrupt", "META_LOST", last=5, readable=5)
 
 
 @golden
@@ -357,7 +357,7 @@ def record_crc_wrong() -> Golden:
     log, tail = started()
     payload = bytearray(data_payload([text(6), text(8)], with_crcs=True))
     payload[-2] ^= 1
-    tail.frame(TYPE_DATA, bytes(payload), count=2, flags=RECORD_CRC).sync().seal()
+    tail.frame(TYPE_DATA, bytes(payload), count=2, flags=RECORD_CRC)
     return Golden(log, "corrupt", "MISPLACED", last=5, readable=5)
 
 
