@@ -1,0 +1,236 @@
+"""Staged records and their way into C: the part of a writer that must not lose or swap any.
+
+Two locks, always taken in this order:
+
+- the hand-over lock serialises "take what is staged, then call C", so that the order of calls is
+  the order of records. Appends hold it through their native call; commits do not, so the next
+  batch fills while a sync is at the device.
+- the stage lock guards the staged list, its byte count and the writer's state. It is held for a few
+  bytecodes, never over a call that waits.
+
+Both are re-entrant for the sake of signal handlers, which run between any two bytecodes: one that
+stages a record in the middle of another staging does no harm; one that hands over in the middle of
+a hand-over is refused, since it would wait for itself.
+
+A hand-over may be broken anywhere by KeyboardInterrupt. What it took stays in ``_flight`` until it
+is settled: whoever comes next asks C how far it came and puts the rest back in front. So C's own
+count decides: no record goes down twice, and none is dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+from enum import IntEnum
+
+from walengine._native import MORE, RECORD_CRC, NativeWriter
+from walengine._staging import Staged, pieces, record_bytes
+from walengine._status import sentence
+from walengine.errors import (
+    ForkedError,
+    RecordTooLargeError,
+    WalClosedError,
+    WalError,
+    WalPoisonedError,
+)
+from walengine.types import Lsn, RecoveryReport
+
+
+class State(IntEnum):
+    """Of a writer; poison is apart, since a poisoned writer is still open."""
+
+    OPEN = 0
+    CLOSING = 1
+    CLOSED = 2
+    FORKED = 3
+
+
+class HandOver:
+    """Base of the writers: staging, hand-over, poison.
+
+    Args:
+        path: Directory of the log, for messages.
+        native: The C writer.
+        last_lsn: Of the newest record that recovery kept.
+        record_bytes_max: Largest record taken.
+        batch_bytes_max: Staged bytes at which a batch goes down.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        native: NativeWriter,
+        last_lsn: Lsn,
+        record_bytes_max: int,
+        batch_bytes_max: int,
+    ) -> None:
+        self._path = path
+        self._native = native
+        self._record_bytes_max = record_bytes_max
+        self._batch_bytes_max = batch_bytes_max
+        # The largest record taken now; -1 when none is. One check covers every refusal.
+        self._limit = record_bytes_max
+        self._poison: WalPoisonedError | None = None
+        self._former_poison: WalPoisonedError | None = None  # what the last reopen() cured
+        self._handed = last_lsn  # the newest record that C is known to have
+        self._reset()
+        self._state = State.OPEN
+
+    def _reset(self) -> None:
+        """Make the locks and empty the staging area."""
+        self._stage_lock = threading.RLock()
+        self._handover_lock = threading.RLock()
+        self._handing_over = False
+        self._staged: list[Staged] = []
+        self._staged_bytes = 0
+        self._flight: list[Staged] | None = None  # taken from staging, not yet settled
+        self._own: Staged | None = None  # goes down behind the flight, is never staged
+
+    # ---- the hand-over; its lock is held ---------------------------------------------------------
+
+    def _hand_over(self, own: Staged | None = None, *, closing: bool = False) -> Lsn:
+        """Hand what is staged, then own, to C; return the last LSN.
+
+        A failure puts back what C did not take, except own: the caller's record is not taken then.
+        """
+        self._refuse_reentry()
+        try:
+            self._handing_over = True
+            if self._flight is not None:
+                self._settle()
+            self._take(own, closing=closing)
+            try:
+                last = self._deliver()
+            except BaseException:
+                self._settle()
+                raise
+            with self._stage_lock:
+                self._handed, self._flight, self._own = last, None, None
+        except WalPoisonedError as error:
+            raise self._poisoned(error) from None
+        finally:
+            self._handing_over = False
+        return last
+
+    def _refuse_reentry(self) -> None:
+        if self._handing_over:
+            raise WalError(
+                f"{self._path}: called by a signal handler in the middle of another call; "
+                "set a flag in the handler and act on it outside",
+                path=self._path,
+            )
+
+    def _take(self, own: Staged | None, *, closing: bool) -> None:
+        """Move what is staged to the flight; no signal handler runs between the stores."""
+        fresh: list[Staged] = []
+        with self._stage_lock:
+            if self._limit < 0 and not closing:
+                raise self._refusal(0)
+            self._flight, self._own = self._staged, own
+            self._staged, self._staged_bytes = fresh, 0
+
+    def _deliver(self) -> Lsn:
+        """Make the native calls for flight and own; return the last LSN."""
+        batch = self._flight or []
+        if self._own is not None:
+            batch = [*batch, self._own]
+        last = self._handed
+        calls = pieces(batch)
+        piece = next(calls, None)
+        while piece is not None:
+            records, crcs = piece
+            piece = next(calls, None)
+            flags = (MORE if piece is not None else 0) | (RECORD_CRC if crcs is not None else 0)
+            if len(records) == 1:
+                last = self._native.append(records[0], crcs[0] if crcs else 0, flags)
+            else:
+                last = self._native.append_joined(records, crcs, flags)
+        return last
+
+    def _settle(self) -> None:
+        """Put what C did not take of a broken hand-over back in front of what is staged."""
+        handed = int(self._native.position().last_lsn)
+        flight = self._flight or []
+        rest = flight[handed - self._handed :] if self._poison is None else []
+        rest_bytes = sum(map(record_bytes, rest))
+        with self._stage_lock:
+            joined = rest + self._staged
+            self._staged, self._flight, self._own = joined, None, None
+            self._staged_bytes += rest_bytes
+            self._handed = handed
+
+    # ---- refusals --------------------------------------------------------------------------------
+
+    def _last_lsn(self) -> Lsn:
+        """Return the newest LSN given, to staged records too; the stage lock is held."""
+        flying = len(self._flight or ()) + (self._own is not None)
+        return self._handed + flying + len(self._staged)
+
+    def _check_open(self) -> None:
+        if self._state is not State.OPEN:
+            raise self._refusal(0)
+
+    def _refusal(self, size: int) -> WalError:
+        """Return the reason why nothing, or nothing of this size, is taken."""
+        path = self._path
+        if self._state is State.FORKED:
+            message = "the writer belongs to the parent process"
+            return ForkedError(sentence(path, message, "Open the log anew in this one"), path=path)
+        if self._state is not State.OPEN:
+            text = sentence(path, "the writer is closed", "Open the log anew")
+            return WalClosedError(text, path=path)
+        if self._poison is not None:
+            return self._poison.with_traceback(None)
+        message = f"a record of {size} bytes exceeds max_record_bytes={self._record_bytes_max}"
+        hint = "Split the record or raise max_record_bytes"
+        return RecordTooLargeError(sentence(path, message, hint), path=path)
+
+    def _poisoned(self, error: WalPoisonedError) -> WalPoisonedError:
+        """Return the one error of this poisoning; the first to come makes it.
+
+        What is staged is dropped: its place in the order is gone.
+        """
+        with self._stage_lock:
+            if self._poison is not None:
+                return self._poison.with_traceback(None)
+            position = self._native.position()
+            if self._former_poison is not None and not position.poisoned:
+                return self._former_poison.with_traceback(None)  # cured since the call failed
+            durable = int(position.durable_lsn)
+            lost = range(durable + 1, self._last_lsn() + 1)
+            self._poison = _with_loss(error, durable, lost)
+            self._staged, self._staged_bytes = [], 0
+            self._limit = -1
+            return self._poison
+
+    def _resume(self, report: RecoveryReport) -> None:
+        """Go on from what a reopening found."""
+        with self._stage_lock:
+            if self._poison is not None:
+                self._former_poison = self._poison
+                self._poison = None
+            self._handed, self._flight, self._own = report.last_lsn, None, None
+            self._limit = self._record_bytes_max
+
+    def after_fork_in_child(self) -> None:
+        """Become a handle that refuses; the parent's threads may have held the locks."""
+        self._state = State.FORKED
+        self._limit = -1
+        self._reset()
+
+
+def _with_loss(error: WalPoisonedError, durable: Lsn, lost: range) -> WalPoisonedError:
+    if lost:
+        span = f"LSN {lost[0]}" if len(lost) == 1 else f"LSNs {lost[0]} to {lost[-1]}"
+        loss = f"{span} may be lost"
+    else:
+        loss = "Nothing was lost"
+    return WalPoisonedError(
+        f"{error} {loss}; everything up to LSN {durable} is durable.",
+        durable_lsn=durable,
+        lost=lost,
+        path=error.path,
+        segment=error.segment,
+        offset=error.offset,
+        lsn=error.lsn,
+        errno=error.errno,
+    )

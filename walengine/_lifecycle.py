@@ -1,0 +1,67 @@
+"""Writers that outlive their welcome: interpreter exit, and the child side of a fork.
+
+Open writers are kept in a weak set, so that nothing here keeps one alive.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import warnings
+from typing import Protocol
+from weakref import WeakSet
+
+from walengine.errors import WalError
+
+log = logging.getLogger("walengine")
+
+
+class Open(Protocol):
+    """What a writer offers to its undertaker."""
+
+    def pending_batch_ops(self) -> int:
+        """Return the number of staged records."""
+        ...
+
+    def close_at_exit(self) -> None:
+        """Close what is still open."""
+        ...
+
+    def after_fork_in_child(self) -> None:
+        """Become a handle that refuses."""
+        ...
+
+
+open_writers: WeakSet[Open] = WeakSet()
+
+
+def _at_exit() -> None:
+    """Flush and close what the program left open, and say so once."""
+    staged = 0
+    for writer in list(open_writers):
+        count = writer.pending_batch_ops()
+        try:
+            writer.close_at_exit()
+        except WalError as error:
+            # The message says it all; a traceback would only show this loop.
+            log.error("at interpreter exit: %s", error)  # noqa: TRY400
+        else:
+            staged += count
+    if staged:
+        warnings.warn(
+            f"walengine: {staged} staged records were flushed at interpreter exit; "
+            "call close() or flush_batch(), or use the writer in a with block",
+            RuntimeWarning,
+            stacklevel=1,
+        )
+
+
+def _in_child() -> None:
+    for writer in list(open_writers):
+        writer.after_fork_in_child()
+    open_writers.clear()
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_in_child)

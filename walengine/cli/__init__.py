@@ -1,0 +1,27 @@
+"""The command line: one file per group of commands, one function per command, no logic."""
+
+import click
+
+from walengine import __version__
+from walengine.cli import demo, log, records
+from walengine.cli._run import EXIT_CODES, run
+
+__all__ = ["main"]
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+)
+@click.version_option(__version__, prog_name="walengine", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Append to, read, check and trim write-ahead logs."""
+
+
+for _command in (*records.COMMANDS, *log.COMMANDS, *demo.COMMANDS):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    run(cli)

@@ -1,0 +1,119 @@
+"""What commands print: one JSON object, a table, a progress bar; and the arguments they share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from walengine.cli._run import CLEAN, CORRUPT, TORN
+from walengine.types import LSN_MAX, Verdict
+
+LSN = click.IntRange(1, LSN_MAX)
+PROGRESS_AFTER_SECONDS = 1.0
+
+Advance = Callable[[float], None]
+
+
+def _not_empty(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not value:
+        raise click.BadParameter("the path is empty")
+    return value
+
+
+log_argument = click.argument("log", type=click.Path(), callback=_not_empty)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
+)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one object."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_facts(title: str, facts: dict[str, Any]) -> None:
+    """Print names and values as a table of two columns."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), cell(value))
+    _print(table)
+
+
+def print_rows(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Print a table."""
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*map(cell, row))
+    _print(table)
+
+
+def cell(value: Any) -> str:
+    """Return a value as a table shows it."""
+    if isinstance(value, bool):
+        text = "yes" if value else "no"
+    elif isinstance(value, int):
+        text = f"{value:,}"
+    elif isinstance(value, float):
+        text = f"{value:,.1f}"
+    elif isinstance(value, list | tuple):
+        text = "; ".join(map(cell, value))
+    elif isinstance(value, dict):
+        text = ", ".join(f"{name} {cell(count)}" for name, count in value.items())
+    else:
+        text = "" if value is None else str(value)
+    return text or "-"
+
+
+def _print(table: Table) -> None:
+    # In a pipe a table is as wide as it needs to be: who reads it there cuts columns.
+    width = None if sys.stdout.isatty() else 200
+    console = Console(file=sys.stdout, markup=False, highlight=False, width=width)
+    console.print(table)
+
+
+def exit_code(verdict: Verdict) -> int:
+    """Return the exit code of a verdict, for verify and recover."""
+    return {Verdict.TORN: TORN, Verdict.CORRUPT: CORRUPT}.get(verdict, CLEAN)
+
+
+@contextmanager
+def progress(what: str, total: float | None) -> Iterator[Advance]:
+    """Show a bar on standard error, if that is a terminal, once the work has taken a second."""
+    if not sys.stderr.isatty():
+        yield lambda _amount: None
+        return
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = bar.add_task(what, total=total)
+    begin = monotonic()
+    started = False
+
+    def advance(amount: float) -> None:
+        nonlocal started
+        bar.advance(task, amount)
+        if not started and monotonic() - begin > PROGRESS_AFTER_SECONDS:
+            started = True
+            bar.start()
+
+    try:
+        yield advance
+    finally:
+        if started:
+            bar.stop()

@@ -1,0 +1,53 @@
+"""The demonstration: demo."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import click
+
+from walengine.cli._run import CLEAN, FAILED
+from walengine.cli._show import json_option, print_facts, print_json, progress
+from walengine.demo import run
+
+DEFAULT_SECONDS = 14.0
+
+
+@click.command()
+@click.option(
+    "--directory",
+    type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
+    help="Where the log is made for the time of the demo (default: a place for temporary files).",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1, max=3600),
+    default=DEFAULT_SECONDS,
+    show_default=True,
+    help="How long to go on.",
+)
+@json_option
+@click.pass_context
+def demo(context: click.Context, directory: Path | None, seconds: float, as_json: bool) -> None:
+    """Kill a writer with SIGKILL again and again; show that nothing acknowledged is lost."""
+    with (
+        tempfile.TemporaryDirectory(prefix="walengine-demo-", dir=directory or _place()) as scratch,
+        progress("killing and recovering", seconds) as advance,
+    ):
+        outcome = run(Path(scratch) / "log", seconds, advance)
+    facts = outcome.as_dict()
+    if as_json:
+        print_json(facts)
+    else:
+        print_facts("walengine demo", facts)
+    context.exit(FAILED if outcome.lost else CLEAN)
+
+
+def _place() -> str | None:
+    """Return a directory that is on a disk: /tmp is often in memory, /var/tmp is not."""
+    persistent = Path("/var/tmp")  # noqa: S108 (a private directory is made in it)
+    return str(persistent) if persistent.is_dir() else None
+
+
+COMMANDS = (demo,)

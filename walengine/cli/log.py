@@ -1,0 +1,105 @@
+"""The log as a whole: inspect, verify, recover, trim."""
+
+from __future__ import annotations
+
+import click
+
+from walengine.cli._run import CLEAN, CORRUPT
+from walengine.cli._show import (
+    LSN,
+    exit_code,
+    json_option,
+    log_argument,
+    print_facts,
+    print_json,
+    print_rows,
+    progress,
+)
+from walengine.config import WalConfig
+from walengine.reader import WalReader, check_log
+from walengine.reader import recover as recover_log
+from walengine.types import Lsn, Verdict
+from walengine.writer import PortableWalWriter
+
+SEGMENT_COLUMNS = ("segment", "base_lsn", "last_lsn", "end_offset", "file_bytes", "sealed")
+CHECK_COLUMNS = ("segment", "frames", "records", "bytes", "record_crcs", "damaged_offset")
+
+
+@click.command()
+@log_argument
+@json_option
+@click.pass_context
+def inspect(context: click.Context, log: str, as_json: bool) -> None:
+    """Show what LOG consists of, without reading its records."""
+    with WalReader(log) as reader:
+        report = reader.report.as_dict()
+        segments = [segment.as_dict() for segment in reader.segments]
+    if as_json:
+        print_json({"path": log, "report": report, "segments": segments})
+    else:
+        print_facts(log, report)
+        rows = [[segment[name] for name in SEGMENT_COLUMNS] for segment in segments]
+        print_rows("segments", SEGMENT_COLUMNS, rows)
+    context.exit(CORRUPT if report["verdict"] == Verdict.CORRUPT.value else CLEAN)
+
+
+@click.command()
+@log_argument
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 256),
+    help="Segments checked at a time (default: one per processor).",
+)
+@json_option
+@click.pass_context
+def verify(context: click.Context, log: str, threads: int | None, as_json: bool) -> None:
+    """Check every frame of LOG, and every record that carries its own checksum."""
+    with progress("verifying", 1) as advance:
+        report = check_log(log, threads, advance)
+    facts = report.as_dict()
+    if as_json:
+        print_json({"path": log} | facts)
+    else:
+        names = ("verdict", "frames", "records", "bytes", "record_crcs", "duration_us")
+        print_facts(log, {name: facts[name] for name in names})
+        rows = [[check[name] for name in CHECK_COLUMNS] for check in facts["segments"]]
+        print_rows("segments", CHECK_COLUMNS, rows)
+    context.exit(exit_code(report.verdict))
+
+
+@click.command()
+@log_argument
+@json_option
+@click.pass_context
+def recover(context: click.Context, log: str, as_json: bool) -> None:
+    """Tell what opening LOG for writing would find and do; change nothing."""
+    report = recover_log(log)
+    facts = report.as_dict()
+    if as_json:
+        print_json({"path": log} | facts)
+    else:
+        print_facts(log, facts)
+    context.exit(exit_code(report.verdict))
+
+
+@click.command()
+@log_argument
+@click.argument("lsn", type=LSN)
+@json_option
+def trim(log: str, lsn: Lsn, as_json: bool) -> None:
+    """Drop the records of LOG below LSN and recycle their segments."""
+    with PortableWalWriter(log, WalConfig(create=False)) as wal:
+        wal.truncate_before(lsn)
+        outcome = {
+            "path": log,
+            "first_lsn": wal.first_lsn,
+            "last_lsn": wal.last_lsn,
+            "segments": wal.stats().segments,
+        }
+    if as_json:
+        print_json(outcome)
+    else:
+        print_facts("trimmed", outcome)
+
+
+COMMANDS = (inspect, verify, recover, trim)
