@@ -98,17 +98,20 @@ def tail(one: Segment) -> tuple[list[Frame], str]:
     later = [f for at in range(p, len(one.raw), 8) if (f := frame_at(one.raw, at, one.salt))]
     need(not valid or number(slot, 24, 8) <= p, f"damage at {p}: the end slot's end is past it")
     need(all(f.durable < lsn for f in later), f"damage at {p}: LSN {lsn} had been durable")
+    sealed = valid and number(slot, 8) == 1 and number(slot, 24, 8) == p
+    need(sealed or len(one.raw) >= number(one.raw, 64, 8), f"damage at {p}: the file was cut")
+    ours = (one.raw[p : p + 4], one.raw[p + 48 : p + 52], number(one.raw, p + 32, 8))
     for i in reversed(range(len(frames))):  # an atomic group without its LAST is dropped whole
         if not frames[i].flags & 7 or frames[i].flags & 4:
             break
         if frames[i].flags & 1:
             return frames[:i], "torn"
-    sealed = valid and number(slot, 8) == 1 and number(slot, 24, 8) == p
-    return frames, "torn" if later else "clean" if sealed else "unsealed"
+    torn = later or ours == (b"WFRM", one.salt[:4], p)
+    return frames, "torn" if torn else "clean" if sealed else "unsealed"
 
 
 def decode(directory: Path) -> tuple[list[tuple[int, bytes]], str]:
-    """All records as (lsn, data), and the verdict; DamageError where acknowledged bytes are lost."""
+    """All records as (lsn, data), and the verdict; DamageError where durable bytes are lost."""
     raw = (directory / "META").read_bytes() if (directory / "META").exists() else b""
     slots = [s for s in (raw[:1152], raw[4096:5248]) if s[:8] == b"WALMETA1"]
     slots = [s for s in slots if crc32c(s[12:]) == number(s, 8)]

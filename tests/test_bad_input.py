@@ -27,6 +27,7 @@ from support import (
     Log,
     Predecessor,
     Segment,
+    assert_corrupt_behind,
     data_payload,
     five_records,
     look,
