@@ -1,0 +1,158 @@
+/*
+ * The verbs of the I/O seam as the core calls them: counted, and finished where the kernel
+ * stopped half-way.
+ *
+ * Short writes, EINTR and EAGAIN of anything but a sync are no failures: the rest is done here. A
+ * sync is different. After a failed sync the kernel has marked the pages clean, and the second
+ * sync returns 0 while the data is gone; so whatever a sync returns is final, EINTR included.
+ */
+#include "io.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "hooks.h"
+
+enum { WAL_IO_PARTS_MAX = 8, WAL_IO_RETRIES_MAX = 1000, WAL_IO_ZEROS_BYTES = 1 << 18 };
+
+static void count(uint64_t *counter, uint64_t amount) {
+    __atomic_fetch_add(counter, amount, __ATOMIC_RELAXED);
+}
+
+static int is_passing(int64_t result) { return result == -EINTR || result == -EAGAIN; }
+
+/* Drop the first done bytes of parts; returns how many parts are left, shifted to the front. */
+static int advance(struct iovec *parts, int total, size_t done) {
+    int first = 0;
+    while (first < total && done >= parts[first].iov_len) done -= parts[first++].iov_len;
+    if (first < total) {
+        parts[first].iov_base = (char *)parts[first].iov_base + done;
+        parts[first].iov_len -= done;
+    }
+    memmove(parts, parts + first, (size_t)(total - first) * sizeof *parts);
+    return total - first;
+}
+
+int wal_io_write(struct wal_io *io, int file, uint64_t offset, const struct iovec *parts,
+                 int total) {
+    struct iovec left[WAL_IO_PARTS_MAX];
+    if (total > WAL_IO_PARTS_MAX) return -EINVAL;
+    memcpy(left, parts, (size_t)total * sizeof *left);
+    total = advance(left, total, 0);
+    for (int tries = 0; total > 0; tries++) {
+        count(&io->counters.ops_submitted, 1);
+        int64_t done = io->ops->write(io, file, offset, left, total);
+        count(&io->counters.ops_completed, 1);
+        if (done == 0 || tries >= WAL_IO_RETRIES_MAX) return -EIO;
+        if (is_passing(done)) continue;
+        if (done < 0) return (int)done;
+        count(&io->counters.bytes_written, (uint64_t)done);
+        if (WAL_MUTANT(M8_SHORT_WRITE_IS_FULL)) return 0;
+        offset += (uint64_t)done;
+        total = advance(left, total, (size_t)done);
+        tries = 0;
+    }
+    return 0;
+}
+
+int wal_io_write_zeros(struct wal_io *io, int file, uint64_t offset, uint64_t bytes) {
+    static const _Alignas(4096) char zeros[WAL_IO_ZEROS_BYTES];
+    while (bytes > 0) {
+        struct iovec part = {.iov_base = (void *)(uintptr_t)zeros,
+                             .iov_len = bytes < sizeof zeros ? (size_t)bytes : sizeof zeros};
+        int result = wal_io_write(io, file, offset, &part, 1);
+        if (result < 0) return result;
+        offset += part.iov_len;
+        bytes -= part.iov_len;
+    }
+    return 0;
+}
+
+int64_t wal_io_read(struct wal_io *io, int file, uint64_t offset, void *data, size_t bytes) {
+    size_t done = 0;
+    for (int tries = 0; done < bytes; tries++) {
+        count(&io->counters.ops_submitted, 1);
+        int64_t got = io->ops->read(io, file, offset + done, (char *)data + done, bytes - done);
+        count(&io->counters.ops_completed, 1);
+        if (tries >= WAL_IO_RETRIES_MAX) return -EIO;
+        if (is_passing(got)) continue;
+        if (got < 0) return got;
+        if (got == 0) break;
+        count(&io->counters.bytes_read, (uint64_t)got);
+        done += (size_t)got;
+        tries = 0;
+    }
+    return (int64_t)done;
+}
+
+int wal_io_sync(struct wal_io *io, int file) {
+    count(&io->counters.ops_submitted, 1);
+    int result = io->ops->sync(io, file);
+    count(&io->counters.ops_completed, 1);
+    return result;
+}
+
+/* Call a verb until it is through with EINTR and EAGAIN. */
+#define FINISH(call)                                           \
+    int64_t result = 0;                                        \
+    for (int tries = 0; tries < WAL_IO_RETRIES_MAX; tries++) { \
+        count(&io->counters.ops_submitted, 1);                 \
+        result = (call);                                       \
+        count(&io->counters.ops_completed, 1);                 \
+        if (!is_passing(result)) break;                        \
+    }
+
+int wal_io_open(struct wal_io *io, const char *name, unsigned flags) {
+    FINISH(io->ops->open(io, name, flags))
+    return (int)result;
+}
+
+void wal_io_close(struct wal_io *io, int file) {
+    if (file >= 0) (void)io->ops->close(io, file);
+}
+
+int wal_io_stat(struct wal_io *io, int file, struct wal_io_stat *stat) {
+    return io->ops->stat(io, file, stat);
+}
+
+int wal_io_allocate(struct wal_io *io, int file, uint64_t bytes) {
+    FINISH(io->ops->allocate(io, file, bytes))
+    return (int)result;
+}
+
+int wal_io_truncate(struct wal_io *io, int file, uint64_t bytes) {
+    FINISH(io->ops->truncate(io, file, bytes))
+    return (int)result;
+}
+
+int64_t wal_io_next_data(struct wal_io *io, int file, uint64_t offset) {
+    return io->ops->next_data(io, file, offset);
+}
+
+int wal_io_rename(struct wal_io *io, const char *from, const char *to) {
+    FINISH(io->ops->rename(io, from, to))
+    return (int)result;
+}
+
+int wal_io_unlink(struct wal_io *io, const char *name) {
+    FINISH(io->ops->unlink(io, name))
+    return (int)result;
+}
+
+int wal_io_sync_dir(struct wal_io *io) {
+    count(&io->counters.ops_submitted, 1);
+    int result = io->ops->sync_dir(io);
+    count(&io->counters.ops_completed, 1);
+    return result;
+}
+
+int wal_io_list(struct wal_io *io, struct wal_io_name **names, size_t *total) {
+    return io->ops->list(io, names, total);
+}
+
+int wal_io_lock(struct wal_io *io, int64_t *holder_pid) { return io->ops->lock(io, holder_pid); }
+
+void wal_io_destroy(struct wal_io *io) {
+    if (io != NULL) io->ops->destroy(io);
+}
