@@ -1,0 +1,190 @@
+/* Windows, walks, and the look behind a tear; scan.h says what they promise. */
+#include "scan.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "crc32c.h"
+#include "hooks.h"
+
+/* ---- the window ------------------------------------------------------------------------------- */
+
+int wal_window_open(struct wal_window *window, struct wal_io *io, int file) {
+    *window = (struct wal_window){.io = io, .file = file};
+    window->bytes = wal_aligned(WAL_BLOCK_BYTES, WAL_WINDOW_BYTES);
+    return window->bytes == NULL ? -ENOMEM : 0;
+}
+
+void wal_window_close(struct wal_window *window) {
+    wal_free(window->bytes);
+    window->bytes = NULL;
+}
+
+void wal_window_forget(struct wal_window *window) { window->filled = 0; }
+
+int64_t wal_window_get(struct wal_window *window, uint64_t offset, uint64_t want, const char **at) {
+    assert(want <= WAL_FRAME_PAYLOAD_MAX + WAL_BLOCK_BYTES);
+    uint64_t end = window->begin + window->filled;
+    if (offset < window->begin || offset + want > end) {
+        uint64_t begin = offset / WAL_BLOCK_BYTES * WAL_BLOCK_BYTES;
+        uint64_t kept = 0;
+        if (begin >= window->begin && begin < end && end % WAL_BLOCK_BYTES == 0) {
+            kept = end - begin;
+            memmove(window->bytes, window->bytes + (begin - window->begin), kept);
+        }
+        window->begin = begin;
+        window->filled = kept;
+        int64_t got = wal_io_read(window->io, window->file, begin + kept, window->bytes + kept,
+                                  WAL_WINDOW_BYTES - kept);
+        if (got < 0) {
+            window->filled = 0;
+            return got;
+        }
+        window->filled = kept + (uint64_t)got;
+        window->read_bytes += (uint64_t)got;
+        end = window->begin + window->filled;
+    }
+    if (offset >= end) return 0;
+    *at = window->bytes + (offset - window->begin);
+    return (int64_t)(end - offset < want ? end - offset : want);
+}
+
+/* ---- the walk --------------------------------------------------------------------------------- */
+
+void wal_walk_begin(struct wal_walk *walk, struct wal_window *window,
+                    const struct wal_segment *segment) {
+    *walk = (struct wal_walk){
+        .window = window,
+        .context = wal_segment_context(segment),
+        .offset = WAL_FRAMES_OFFSET,
+        .lsn = segment->start.base_lsn,
+        .limit = UINT64_MAX,
+    };
+}
+
+/* CRC of a payload that is larger than the window, a piece at a time. 1, 0 or a negative code. */
+static int check_large_payload(struct wal_walk *walk) {
+    uint64_t at = walk->offset + WAL_FRAME_HEADER_BYTES;
+    uint64_t end = at + walk->frame.payload_bytes;
+    uint32_t crc = 0;
+    while (at < end) {
+        const char *piece = NULL;
+        uint64_t want = end - at < WAL_FRAME_PAYLOAD_MAX ? end - at : WAL_FRAME_PAYLOAD_MAX;
+        int64_t got = wal_window_get(walk->window, at, want, &piece);
+        if (got < 0) return (int)got;
+        if (got == 0) return 0;
+        crc = wal_crc32c(crc, piece, (size_t)got);
+        at += (uint64_t)got;
+    }
+    walk->payload = NULL;
+    return crc == walk->frame.payload_crc;
+}
+
+/* Payload CRC of the frame whose header has been checked. 1, 0 or a negative code. */
+static int check_payload(struct wal_walk *walk) {
+    if (walk->frame.payload_bytes > WAL_FRAME_PAYLOAD_MAX && !WAL_MUTANT(M10_LENGTH_TRUSTED)) {
+        return check_large_payload(walk);
+    }
+    uint64_t whole = WAL_FRAME_HEADER_BYTES + walk->frame.payload_bytes;
+    const char *at = NULL;
+    int64_t got = WAL_MUTANT(M10_LENGTH_TRUSTED)
+                      ? wal_window_get(walk->window, walk->offset, WAL_FRAME_HEADER_BYTES, &at)
+                      : wal_window_get(walk->window, walk->offset, whole, &at);
+    if (got < 0) return (int)got;
+    if ((uint64_t)got < whole && !WAL_MUTANT(M10_LENGTH_TRUSTED)) return 0;
+    walk->payload = at + WAL_FRAME_HEADER_BYTES;
+    return wal_crc32c(0, walk->payload, walk->frame.payload_bytes) == walk->frame.payload_crc;
+}
+
+static int is_next(const struct wal_walk *walk) {
+    if (walk->frame.first_lsn != walk->lsn) return 0;
+    if (walk->frame.type == WAL_TYPE_START && walk->offset != WAL_FRAMES_OFFSET) return 0;
+    return walk->frame.previous_crc == walk->previous_crc;
+}
+
+static int check_tables(const struct wal_walk *walk) {
+    if (walk->payload != NULL) return wal_frame_check_records(&walk->frame, walk->payload);
+    return 1; /* one record: the reader checks it when it loads it */
+}
+
+int wal_walk_next(struct wal_walk *walk) {
+    if (walk->offset >= walk->limit) return WAL_STOP_LIMIT;
+    if (walk->offset + WAL_FRAME_HEADER_BYTES > walk->context.segment_bytes) {
+        return WAL_STOP_NOTHING;
+    }
+    const char *at = NULL;
+    int64_t got = wal_window_get(walk->window, walk->offset, WAL_FRAME_HEADER_BYTES, &at);
+    if (got < 0) return (int)got;
+    if (got < WAL_FRAME_HEADER_BYTES) return WAL_STOP_NOTHING;
+    switch (wal_frame_check_header(at, walk->offset, &walk->context, &walk->frame)) {
+        case WAL_FRAME_NONE: return WAL_STOP_NOTHING;
+        case WAL_FRAME_BROKEN: return WAL_STOP_BROKEN;
+        case WAL_FRAME_UNSUPPORTED: return WAL_STOP_UNSUPPORTED;
+        case WAL_FRAME_MALFORMED: return WAL_STOP_MALFORMED;
+        case WAL_FRAME_OK: break;
+    }
+    int whole = check_payload(walk);
+    if (whole < 0) return whole;
+    if (!whole) return WAL_STOP_PAYLOAD;
+    if (!is_next(walk)) return WAL_STOP_MISPLACED;
+    if (!check_tables(walk)) return WAL_STOP_MALFORMED;
+    walk->frame_end = wal_frame_end(&walk->frame, walk->context.alignment);
+    if (walk->frame_end > walk->limit) return WAL_STOP_PAST_LIMIT;
+    walk->offset = walk->frame_end;
+    walk->lsn += walk->frame.record_count;
+    walk->previous_crc = walk->frame.header_crc;
+    return WAL_STOP_NONE;
+}
+
+/* ---- the look behind --------------------------------------------------------------------------- */
+
+static void note_frame(const struct wal_disk_frame *frame, const struct wal_frame_context *context,
+                       uint64_t lsn, struct wal_behind *behind) {
+    behind->frames++;
+    behind->records += frame->record_count;
+    behind->last_end = wal_frame_end(frame, context->alignment);
+    if (frame->durable_lsn >= lsn && behind->evidence_offset == 0) {
+        behind->evidence_offset = frame->own_offset;
+        behind->evidence_lsn = frame->durable_lsn;
+    }
+}
+
+/* Every 8-byte boundary of the count bytes that stand at offset, as far as a header fits. */
+static void look_in(const char *bytes, uint64_t count, uint64_t offset,
+                    const struct wal_frame_context *context, uint64_t lsn,
+                    struct wal_behind *behind) {
+    for (uint64_t i = 0; i + WAL_FRAME_HEADER_BYTES <= count; i += WAL_FRAME_ALIGNMENT) {
+        uint32_t magic;
+        memcpy(&magic, bytes + i, sizeof magic);
+        if (magic != WAL_FRAME_MAGIC) continue;
+        struct wal_disk_frame frame;
+        if (wal_frame_check_header(bytes + i, offset + i, context, &frame) != WAL_FRAME_OK)
+            continue;
+        note_frame(&frame, context, lsn, behind);
+    }
+}
+
+int wal_look_behind(struct wal_window *window, const struct wal_frame_context *context,
+                    uint64_t offset, uint64_t lsn, struct wal_behind *behind) {
+    *behind = (struct wal_behind){.frames = 0};
+    offset = wal_round_up(offset, WAL_FRAME_ALIGNMENT);
+    while (offset + WAL_FRAME_HEADER_BYTES <= context->segment_bytes) {
+        int64_t data = wal_io_next_data(window->io, window->file, offset);
+        if (data < 0) return (int)data;
+        if ((uint64_t)data > offset) {
+            offset = (uint64_t)data / WAL_FRAME_ALIGNMENT * WAL_FRAME_ALIGNMENT;
+            if (offset + WAL_FRAME_HEADER_BYTES > context->segment_bytes) break;
+        }
+        const char *at = NULL;
+        int64_t got = wal_window_get(window, offset, WAL_FRAME_PAYLOAD_MAX, &at);
+        if (got < 0) return (int)got;
+        if (got < WAL_FRAME_HEADER_BYTES) break;
+        look_in(at, (uint64_t)got, offset, context, lsn, behind);
+        /* Headers that straddle the edge begin in the last 56 bytes: look at those again. */
+        offset += (uint64_t)got / WAL_FRAME_ALIGNMENT * WAL_FRAME_ALIGNMENT;
+        offset -= WAL_FRAME_HEADER_BYTES - WAL_FRAME_ALIGNMENT;
+        if (got < WAL_FRAME_PAYLOAD_MAX) break;
+    }
+    return 0;
+}
