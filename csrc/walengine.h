@@ -96,7 +96,6 @@ enum wal_warning {
 enum wal_flag {
     WAL_RECORD_CRC = 1,    /* store the records' own CRC32C, as given by the caller */
     WAL_ATOMIC = 2,        /* after a crash all records of this call or none */
-    WAL_MORE = 4,          /* the group goes on in the next call: do not pad to the alignment */
     WAL_INTERRUPTIBLE = 8, /* see "Waits" above */
     WAL_CREATE = 16,
     WAL_SHARED_DIR = 32,    /* accept a group- or world-writable directory */
@@ -199,7 +198,7 @@ typedef struct wal_stats {
 int wal_writer_open(const char *path, const wal_options *options, wal_writer **writer,
                     wal_report *report, wal_error *error);
 
-/* Append one record: hand it to the operating system. flags: RECORD_CRC, INTERRUPTIBLE, MORE. */
+/* Append one record: hand it to the operating system. flags: RECORD_CRC, INTERRUPTIBLE. */
 int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint32_t record_crc,
                       uint32_t flags, uint64_t *lsn, wal_error *error);
 
