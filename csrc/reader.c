@@ -1,0 +1,527 @@
+/*
+ * Readers: a look at the chain, and cursors over it. No lock, no write access.
+ *
+ * A cursor hands out blocks: as many whole frames as one window holds, described by arrays of
+ * offsets, so that Python crosses into C once for some thousand records. A segment that a cursor
+ * holds is pinned, and after every block its header is read again: another process may have
+ * recycled the file under us, and then the records of this block are not to be trusted.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+
+#include "chain.h"
+#include "crc32c.h"
+#include "error.h"
+#include "hooks.h"
+#include "log.h"
+#include "pins.h"
+
+enum { OPEN_TRIES_MAX = 6, BLOCK_RECORDS_MAX = 1 << 16 };
+
+struct wal_reader {
+    struct wal_io *io;
+    struct wal_chain chain;
+    uint32_t mode;
+};
+
+struct wal_cursor {
+    struct wal_reader *reader;
+    uint64_t to_lsn;
+    uint64_t next_lsn; /* of the next record to hand out */
+    size_t at;         /* number of the segment in the chain */
+    int file;          /* -1: the segment is not open */
+    struct wal_window window;
+    struct wal_walk walk;
+    char *large; /* a record larger than the window */
+    uint64_t *starts;
+    uint64_t *ends;
+    uint32_t *crcs;
+    size_t room;
+};
+
+/* ---- opening -------------------------------------------------------------------------------------- */
+
+static int load_once(struct wal_reader *reader, wal_error *error) {
+    int result = wal_chain_load(reader->io, WAL_LOAD_LIVE, NULL, &reader->chain, error);
+    if (result < 0) return result;
+    const struct wal_chain *chain = &reader->chain;
+    if (chain->has_meta || chain->count > 0 || wal_chain_is_damaged(chain)) return 0;
+    wal_chain_free(&reader->chain);
+    return wal_fail(error, WAL_E_NOT_FOUND, WAL_NOWHERE, "there is no log in this directory");
+}
+
+/* A writer at work renames and recycles while we look: what looks damaged is looked at again. */
+static int load(struct wal_reader *reader, wal_error *error) {
+    int result = 0;
+    for (int tries = 0; tries < OPEN_TRIES_MAX; tries++) {
+        if (tries > 0) {
+            wal_chain_free(&reader->chain);
+            (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        }
+        result = load_once(reader, error);
+        if (result == -ENOENT) continue;
+        if (result < 0 || !wal_chain_is_damaged(&reader->chain)) break;
+    }
+    return result;
+}
+
+static int judge(const struct wal_reader *reader, wal_error *error) {
+    const struct wal_chain *chain = &reader->chain;
+    if (reader->mode != WAL_RECOVERY_STRICT) return 0;
+    if (wal_chain_is_damaged(chain)) return wal_chain_damage(chain, error);
+    if (wal_verdict_of(chain->end.decision) != WAL_VERDICT_TORN) return 0;
+    const struct wal_segment *newest = &chain->segments[chain->count - 1];
+    struct wal_place place = {.file = newest->name,
+                              .segment_id = newest->header.segment_id,
+                              .offset = chain->end.damage,
+                              .lsn = chain->end.next_lsn};
+    return wal_fail(error, WAL_E_CORRUPT, place,
+                    "the log has a torn end (%s), and STRICT takes none",
+                    wal_case_text(chain->end.decision));
+}
+
+int wal_reader_open_io(struct wal_io *io, uint32_t recovery_mode, wal_reader **out,
+                       wal_report *report, wal_error *error) {
+    struct wal_reader *reader = wal_calloc(1, sizeof *reader);
+    if (reader == NULL) {
+        wal_io_destroy(io);
+        return wal_fail(error, -ENOMEM, WAL_NOWHERE, "out of memory");
+    }
+    reader->io = io;
+    reader->mode = recovery_mode;
+    struct timespec begin, end;
+    (void)clock_gettime(CLOCK_MONOTONIC, &begin);
+    int result = load(reader, error);
+    (void)clock_gettime(CLOCK_MONOTONIC, &end);
+    if (result == 0 && report != NULL) {
+        wal_chain_report(&reader->chain, report);
+        report->duration_us = (uint64_t)((end.tv_sec - begin.tv_sec) * 1000000 +
+                                         (end.tv_nsec - begin.tv_nsec) / 1000);
+    }
+    if (result == 0) result = judge(reader, error);
+    if (result < 0) {
+        wal_reader_close(reader);
+        return result;
+    }
+    *out = reader;
+    return 0;
+}
+
+int wal_reader_open(const char *path, uint32_t recovery_mode, wal_reader **reader,
+                    wal_report *report, wal_error *error) {
+    struct wal_io *base = NULL, *io = NULL;
+    int result = wal_io_posix_open(path, 0, &base, error);
+    if (result < 0) return result;
+    if (wal_io_fault_wrap(base, &io) < 0) {
+        wal_io_destroy(base);
+        return wal_fail(error, -ENOMEM, WAL_NOWHERE, "out of memory");
+    }
+    return wal_reader_open_io(io, recovery_mode, reader, report, error);
+}
+
+void wal_reader_close(wal_reader *reader) {
+    if (reader == NULL) return;
+    wal_chain_free(&reader->chain);
+    wal_io_destroy(reader->io);
+    wal_free(reader);
+}
+
+/* ---- segments --------------------------------------------------------------------------------------- */
+
+int wal_reader_segment(wal_reader *reader, uint64_t index, wal_segment_info *info) {
+    if (index >= reader->chain.count) return WAL_E_NOT_FOUND;
+    const struct wal_segment *segment = &reader->chain.segments[index];
+    memset(info, 0, sizeof *info);
+    info->segment_id = segment->header.segment_id;
+    info->base_lsn = segment->start.base_lsn;
+    info->last_lsn = segment->last_lsn;
+    info->end_offset = segment->end_offset;
+    info->file_bytes = segment->file_bytes;
+    info->created_us = segment->header.created_us;
+    info->commit_alignment = segment->header.commit_alignment;
+    info->sealed = (uint32_t)segment->is_sealed | (uint32_t)(index + 1 < reader->chain.count);
+    memcpy(info->file, segment->name, sizeof info->file);
+    return 0;
+}
+
+static int open_segment(struct wal_reader *reader, const struct wal_segment *segment,
+                        wal_error *error) {
+    struct wal_place place = {.file = segment->name, .segment_id = segment->header.segment_id};
+    int file = wal_io_open(reader->io, segment->name, WAL_IO_READ);
+    if (file == -ENOENT) {
+        return wal_fail(error, WAL_E_TRIMMED, place, "the segment was trimmed while it was read");
+    }
+    if (file < 0) return wal_fail_os(error, file, place, "cannot open the segment");
+    int changed = wal_segment_changed(reader->io, file, segment);
+    if (changed == 0) return file;
+    wal_io_close(reader->io, file);
+    if (changed < 0) return wal_fail_os(error, changed, place, "cannot read the segment header");
+    return wal_fail(error, WAL_E_TRIMMED, place, "the segment was trimmed while it was read");
+}
+
+static int check_walk(struct wal_walk *walk, wal_segment_check *check) {
+    for (;;) {
+        uint64_t offset = walk->offset, lsn = walk->lsn;
+        int stop = wal_walk_next(walk);
+        if (stop < 0 || stop == WAL_STOP_LIMIT) return stop < 0 ? stop : 0;
+        if (stop != WAL_STOP_NONE) {
+            check->damaged_offset = offset;
+            check->damaged_lsn = lsn;
+            return 1;
+        }
+        check->frames++;
+        check->records += walk->frame.record_count;
+        check->bytes += walk->frame_end - offset;
+        if (walk->frame.flags & WAL_FLAG_RECORD_CRC) check->record_crcs += walk->frame.record_count;
+    }
+}
+
+int wal_reader_verify(wal_reader *reader, uint64_t index, wal_segment_check *check,
+                      wal_error *error) {
+    if (index >= reader->chain.count) return WAL_E_NOT_FOUND;
+    const struct wal_segment *segment = &reader->chain.segments[index];
+    memset(check, 0, sizeof *check);
+    int file = open_segment(reader, segment, error);
+    if (file < 0) return file;
+    struct wal_window window;
+    if (wal_window_open(&window, reader->io, file) < 0) {
+        wal_io_close(reader->io, file);
+        return wal_fail(error, -ENOMEM, WAL_NOWHERE, "out of memory");
+    }
+    struct wal_walk walk;
+    wal_walk_begin(&walk, &window, segment);
+    walk.limit = segment->end_offset;
+    int result = check_walk(&walk, check);
+    if (result < 0) {
+        struct wal_place place = {
+            .file = segment->name, .segment_id = segment->header.segment_id, .offset = walk.offset};
+        (void)wal_fail_os(error, result, place, "cannot read the segment");
+    }
+    wal_window_close(&window);
+    wal_io_close(reader->io, file);
+    return result;
+}
+
+/* ---- cursors: from segment to segment ---------------------------------------------------------------- */
+
+static const struct wal_segment *segment_of(const struct wal_cursor *cursor) {
+    return &cursor->reader->chain.segments[cursor->at];
+}
+
+static struct wal_place place_of(const struct wal_cursor *cursor) {
+    const struct wal_segment *segment = segment_of(cursor);
+    return (struct wal_place){.file = segment->name,
+                              .segment_id = segment->header.segment_id,
+                              .offset = cursor->walk.offset,
+                              .lsn = cursor->walk.lsn};
+}
+
+static void leave_segment(struct wal_cursor *cursor) {
+    if (cursor->file < 0) return;
+    const struct wal_disk_segment *header = &segment_of(cursor)->header;
+    wal_io_close(cursor->reader->io, cursor->file);
+    wal_unpin(header->log_uuid, header->segment_id);
+    cursor->file = -1;
+}
+
+/* Set the walk to the frame at offset, whose link we have no way to check. 1: done. */
+static int jump(struct wal_cursor *cursor, uint64_t offset) {
+    const char *at = NULL;
+    struct wal_disk_frame frame;
+    int64_t got = wal_window_get(&cursor->window, offset, WAL_FRAME_HEADER_BYTES, &at);
+    if (got < WAL_FRAME_HEADER_BYTES) return 0;
+    if (wal_frame_check_header(at, offset, &cursor->walk.context, &frame) != WAL_FRAME_OK) return 0;
+    cursor->walk.offset = offset;
+    cursor->walk.lsn = frame.first_lsn;
+    cursor->walk.previous_crc = frame.previous_crc;
+    return 1;
+}
+
+/* The last indexed frame at or before lsn; 0 where there is no usable INDEX. */
+static uint64_t look_up(struct wal_cursor *cursor, uint64_t lsn) {
+    const struct wal_segment *segment = segment_of(cursor);
+    struct wal_disk_index_entry entry;
+    const char *at = NULL;
+    if (!segment->has_slot || segment->slot.index_offset >= cursor->walk.limit) return 0;
+    uint64_t offset = segment->slot.index_offset;
+    if (offset < segment->start_end || !jump(cursor, offset)) return 0;
+    if (wal_walk_next(&cursor->walk) != WAL_STOP_NONE) return 0;
+    const struct wal_disk_frame *frame = &cursor->walk.frame;
+    at = cursor->walk.payload;
+    if (frame->type != WAL_TYPE_INDEX || at == NULL) return 0;
+    return wal_index_find(at, frame->payload_bytes, lsn, &entry) ? entry.offset : 0;
+}
+
+/* Go near lsn: by the INDEX, then from header to header. What is passed over is not verified. */
+static void seek(struct wal_cursor *cursor, uint64_t lsn) {
+    struct wal_walk begin = cursor->walk;
+    uint64_t offset = look_up(cursor, lsn);
+    if (offset < begin.offset || !jump(cursor, offset)) cursor->walk = begin;
+    for (;;) {
+        const char *at = NULL;
+        struct wal_disk_frame frame;
+        uint64_t here = cursor->walk.offset;
+        if (here >= cursor->walk.limit) return;
+        int64_t got = wal_window_get(&cursor->window, here, WAL_FRAME_HEADER_BYTES, &at);
+        if (got < WAL_FRAME_HEADER_BYTES) return;
+        if (wal_frame_check_header(at, here, &cursor->walk.context, &frame) != WAL_FRAME_OK) return;
+        if (frame.first_lsn != cursor->walk.lsn) return;
+        if (frame.first_lsn + frame.record_count > lsn) return;
+        cursor->walk.offset = wal_frame_end(&frame, cursor->walk.context.alignment);
+        cursor->walk.lsn += frame.record_count;
+        cursor->walk.previous_crc = frame.header_crc;
+    }
+}
+
+static int enter_segment(struct wal_cursor *cursor, wal_error *error) {
+    const struct wal_segment *segment = segment_of(cursor);
+    (void)wal_pin(segment->header.log_uuid, segment->header.segment_id);
+    cursor->file = open_segment(cursor->reader, segment, error);
+    if (cursor->file < 0) {
+        wal_unpin(segment->header.log_uuid, segment->header.segment_id);
+        int result = cursor->file;
+        cursor->file = -1;
+        return result;
+    }
+    cursor->window.file = cursor->file;
+    wal_window_forget(&cursor->window);
+    wal_walk_begin(&cursor->walk, &cursor->window, segment);
+    cursor->walk.limit = segment->end_offset;
+    if (cursor->next_lsn > segment->start.base_lsn) seek(cursor, cursor->next_lsn);
+    return 0;
+}
+
+static size_t find_segment(const struct wal_chain *chain, uint64_t lsn) {
+    size_t at = 0;
+    while (at + 1 < chain->count && chain->segments[at + 1].start.base_lsn <= lsn) at++;
+    return at;
+}
+
+int wal_cursor_open(wal_reader *reader, uint64_t from_lsn, uint64_t to_lsn, wal_cursor **out,
+                    wal_error *error) {
+    uint64_t first = wal_chain_first_lsn(&reader->chain);
+    if (from_lsn != 0 && from_lsn < first) {
+        return wal_fail(error, WAL_E_TRIMMED, (struct wal_place){.lsn = from_lsn},
+                        "LSN %" PRIu64 " was trimmed; the log begins at LSN %" PRIu64, from_lsn,
+                        first);
+    }
+    struct wal_cursor *cursor = wal_calloc(1, sizeof *cursor);
+    if (cursor == NULL || wal_window_open(&cursor->window, reader->io, -1) < 0) {
+        wal_free(cursor);
+        return wal_fail(error, -ENOMEM, WAL_NOWHERE, "out of memory");
+    }
+    cursor->reader = reader;
+    cursor->file = -1;
+    cursor->next_lsn = from_lsn != 0 ? from_lsn : first;
+    cursor->to_lsn = to_lsn != 0 ? to_lsn : UINT64_MAX;
+    cursor->at = find_segment(&reader->chain, cursor->next_lsn);
+    *out = cursor;
+    return 0;
+}
+
+void wal_cursor_close(wal_cursor *cursor) {
+    if (cursor == NULL) return;
+    leave_segment(cursor);
+    wal_window_close(&cursor->window);
+    wal_free(cursor->large);
+    wal_free(cursor->starts);
+    wal_free(cursor->ends);
+    wal_free(cursor->crcs);
+    wal_free(cursor);
+}
+
+/* ---- cursors: damage ----------------------------------------------------------------------------------- */
+
+static int tell_damage(struct wal_cursor *cursor, wal_error *error) {
+    struct wal_place place = place_of(cursor);
+    int changed = wal_segment_changed(cursor->reader->io, cursor->file, segment_of(cursor));
+    if (changed > 0) {
+        return wal_fail(error, WAL_E_TRIMMED, place, "the segment was trimmed while it was read");
+    }
+    return wal_fail(error, WAL_E_CORRUPT, place,
+                    "damaged at offset %" PRIu64 ", where LSN %" PRIu64
+                    " belongs, before the end that the log records for this segment",
+                    place.offset, place.lsn);
+}
+
+/* SALVAGE: go on at the next header-valid frame that holds later records. 1: found, 0: none. */
+static int resynchronise(struct wal_cursor *cursor) {
+    struct wal_walk *walk = &cursor->walk;
+    uint64_t offset = wal_round_up(walk->offset + 1, WAL_FRAME_ALIGNMENT);
+    walk->limit = UINT64_MAX;
+    for (; offset + WAL_FRAME_HEADER_BYTES <= walk->context.segment_bytes;
+         offset += WAL_FRAME_ALIGNMENT) {
+        const char *at = NULL;
+        struct wal_disk_frame frame;
+        int64_t got = wal_window_get(&cursor->window, offset, WAL_FRAME_HEADER_BYTES, &at);
+        if (got < WAL_FRAME_HEADER_BYTES) return 0;
+        if (wal_frame_check_header(at, offset, &walk->context, &frame) != WAL_FRAME_OK) continue;
+        if (frame.first_lsn >= walk->lsn) return jump(cursor, offset);
+    }
+    return 0;
+}
+
+/* ---- cursors: blocks ------------------------------------------------------------------------------------- */
+
+static int ensure_room(struct wal_cursor *cursor, size_t records) {
+    if (records <= cursor->room) return 0;
+    size_t room = cursor->room * 2 > records ? cursor->room * 2 : records;
+    uint64_t *starts = wal_realloc(cursor->starts, room * sizeof *starts);
+    if (starts != NULL) cursor->starts = starts;
+    uint64_t *ends = starts != NULL ? wal_realloc(cursor->ends, room * sizeof *ends) : NULL;
+    if (ends != NULL) cursor->ends = ends;
+    uint32_t *crcs = ends != NULL ? wal_realloc(cursor->crcs, room * sizeof *crcs) : NULL;
+    if (crcs == NULL) return -ENOMEM;
+    cursor->crcs = crcs;
+    cursor->room = room;
+    return 0;
+}
+
+/* A record larger than the window: the walk has checked its CRC, now it is loaded whole. */
+static int load_large(struct wal_cursor *cursor, wal_error *error) {
+    const struct wal_disk_frame *frame = &cursor->walk.frame;
+    struct wal_place place = place_of(cursor);
+    wal_free(cursor->large);
+    cursor->large = wal_malloc(frame->payload_bytes);
+    if (cursor->large == NULL) {
+        return wal_fail(error, -ENOMEM, place, "out of memory for a record of %u bytes",
+                        frame->payload_bytes);
+    }
+    uint64_t offset = frame->own_offset + WAL_FRAME_HEADER_BYTES;
+    int64_t got =
+        wal_io_read(cursor->reader->io, cursor->file, offset, cursor->large, frame->payload_bytes);
+    if (got < 0) return wal_fail_os(error, (int)got, place, "cannot read the segment");
+    int whole = got == (int64_t)frame->payload_bytes &&
+                wal_crc32c(0, cursor->large, frame->payload_bytes) == frame->payload_crc &&
+                wal_frame_check_records(frame, cursor->large);
+    return whole ? 0 : tell_damage(cursor, error);
+}
+
+/* Describe the wanted records of the walk's frame; base is what the block's offsets count from. */
+static int take_frame(struct wal_cursor *cursor, const char *payload, const char *base,
+                      wal_block *block) {
+    const struct wal_disk_frame *frame = &cursor->walk.frame;
+    uint64_t record_bytes = wal_frame_record_bytes(frame);
+    uint64_t last = segment_of(cursor)->last_lsn;
+    if (cursor->reader->mode == WAL_RECOVERY_SALVAGE) last = UINT64_MAX;
+    if (cursor->to_lsn < last) last = cursor->to_lsn;
+    const char *ends = payload + record_bytes;
+    const char *crcs = ends + (uint64_t)frame->record_count * 4;
+    if (ensure_room(cursor, (size_t)block->count + frame->record_count) < 0) return -ENOMEM;
+    uint32_t begin = 0;
+    for (uint32_t i = 0; i < frame->record_count; i++) {
+        uint32_t end;
+        memcpy(&end, ends + (uint64_t)i * 4, sizeof end);
+        uint64_t lsn = frame->first_lsn + i;
+        if (lsn >= cursor->next_lsn && lsn <= last) {
+            if (block->count == 0) block->first_lsn = lsn;
+            cursor->starts[block->count] = (uint64_t)(payload - base) + begin;
+            cursor->ends[block->count] = (uint64_t)(payload - base) + end;
+            if (frame->flags & WAL_FLAG_RECORD_CRC) {
+                memcpy(&cursor->crcs[block->count], crcs + (uint64_t)i * 4, 4);
+            }
+            block->count++;
+        }
+        begin = end;
+    }
+    if (block->count > 0) cursor->next_lsn = block->first_lsn + block->count;
+    return 0;
+}
+
+/* Does the next frame lie whole in what the window holds, and belong to the same kind of block? */
+static int extends_block(struct wal_cursor *cursor, const wal_block *block, int has_crcs) {
+    const struct wal_window *window = &cursor->window;
+    uint64_t offset = cursor->walk.offset;
+    uint64_t end = window->begin + window->filled;
+    struct wal_disk_frame frame;
+    if (block->count >= BLOCK_RECORDS_MAX || offset >= cursor->walk.limit) return 0;
+    if (offset < window->begin || offset + WAL_FRAME_HEADER_BYTES > end) return 0;
+    const char *at = window->bytes + (offset - window->begin);
+    if (wal_frame_check_header(at, offset, &cursor->walk.context, &frame) != WAL_FRAME_OK) return 0;
+    if (frame.first_lsn != cursor->next_lsn || frame.type != WAL_TYPE_DATA) return 0;
+    if (((frame.flags & WAL_FLAG_RECORD_CRC) != 0) != has_crcs) return 0;
+    return offset + WAL_FRAME_HEADER_BYTES + frame.payload_bytes <= end;
+}
+
+static int fill_block(struct wal_cursor *cursor, wal_block *block, wal_error *error) {
+    struct wal_walk *walk = &cursor->walk;
+    int has_crcs = (walk->frame.flags & WAL_FLAG_RECORD_CRC) != 0;
+    const char *base = cursor->window.bytes;
+    uint64_t bytes = cursor->window.filled;
+    int result;
+    if (walk->payload == NULL) {
+        result = load_large(cursor, error);
+        if (result < 0) return result;
+        base = cursor->large;
+        bytes = walk->frame.payload_bytes;
+        result = take_frame(cursor, base, base, block);
+    } else {
+        result = take_frame(cursor, walk->payload, base, block);
+        while (result == 0 && block->count > 0 && extends_block(cursor, block, has_crcs)) {
+            if (wal_walk_next(walk) != WAL_STOP_NONE) break; /* the next call tells */
+            result = take_frame(cursor, walk->payload, base, block);
+        }
+    }
+    if (result < 0) return wal_fail(error, result, place_of(cursor), "out of memory");
+    block->data = base;
+    block->data_bytes = bytes;
+    block->starts = cursor->starts;
+    block->ends = cursor->ends;
+    block->crcs = has_crcs ? cursor->crcs : NULL;
+    return 0;
+}
+
+/* The end of a segment was reached in good order: 1 go on in the next one, 0 the log ends here. */
+static int end_of_segment(struct wal_cursor *cursor, wal_error *error) {
+    const struct wal_chain *chain = &cursor->reader->chain;
+    if (cursor->at + 1 < chain->count) {
+        leave_segment(cursor);
+        cursor->at++;
+        return 1;
+    }
+    if (cursor->reader->mode == WAL_RECOVERY_SALVAGE) return 0;
+    return wal_chain_is_damaged(chain) ? wal_chain_damage(chain, error) : 0;
+}
+
+static int stopped(struct wal_cursor *cursor, int stop, wal_error *error) {
+    if (stop < 0) return wal_fail_os(error, stop, place_of(cursor), "cannot read the segment");
+    if (stop == WAL_STOP_LIMIT) return end_of_segment(cursor, error);
+    if (cursor->reader->mode != WAL_RECOVERY_SALVAGE) return tell_damage(cursor, error);
+    return resynchronise(cursor) ? 1 : end_of_segment(cursor, error);
+}
+
+static int still_the_same(struct wal_cursor *cursor, wal_error *error) {
+    int changed = wal_segment_changed(cursor->reader->io, cursor->file, segment_of(cursor));
+    if (changed == 0) return 1;
+    if (changed < 0) {
+        return wal_fail_os(error, changed, place_of(cursor), "cannot read the segment header");
+    }
+    return wal_fail(error, WAL_E_TRIMMED, place_of(cursor),
+                    "the segment was trimmed while it was read");
+}
+
+int wal_cursor_next(wal_cursor *cursor, wal_block *block, wal_error *error) {
+    memset(block, 0, sizeof *block);
+    const struct wal_chain *chain = &cursor->reader->chain;
+    if (chain->count == 0) {
+        return wal_chain_is_damaged(chain) ? wal_chain_damage(chain, error) : 0;
+    }
+    for (;;) {
+        if (cursor->next_lsn > cursor->to_lsn) return 0;
+        int result = cursor->file < 0 ? enter_segment(cursor, error) : 0;
+        if (result < 0) return result;
+        int stop = wal_walk_next(&cursor->walk);
+        if (stop != WAL_STOP_NONE) {
+            result = stopped(cursor, stop, error);
+            if (result <= 0) return result;
+            continue;
+        }
+        if (cursor->walk.frame.type != WAL_TYPE_DATA) continue;
+        result = fill_block(cursor, block, error);
+        if (result < 0) return result;
+        if (block->count > 0) return still_the_same(cursor, error);
+    }
+}
