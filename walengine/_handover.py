@@ -22,7 +22,7 @@ from __future__ import annotations
 import threading
 from enum import IntEnum
 
-from walengine._native import MORE, RECORD_CRC, NativeWriter
+from walengine._native import NativeWriter
 from walengine._staging import Staged, pieces, record_bytes
 from walengine._status import sentence
 from walengine.errors import (
@@ -134,16 +134,11 @@ class HandOver:
         if self._own is not None:
             batch = [*batch, self._own]
         last = self._handed
-        calls = pieces(batch)
-        piece = next(calls, None)
-        while piece is not None:
-            records, crcs = piece
-            piece = next(calls, None)
-            flags = (MORE if piece is not None else 0) | (RECORD_CRC if crcs is not None else 0)
+        for records, crcs in pieces(batch):
             if len(records) == 1:
-                last = self._native.append(records[0], crcs[0] if crcs else 0, flags)
+                last = self._native.append(records[0], crcs[0] if crcs else None)
             else:
-                last = self._native.append_joined(records, crcs, flags)
+                last = self._native.append_joined(records, crcs)
         return last
 
     def _settle(self) -> None:

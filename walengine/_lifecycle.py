@@ -20,12 +20,8 @@ log = logging.getLogger("walengine")
 class Open(Protocol):
     """What a writer offers to its undertaker."""
 
-    def pending_batch_ops(self) -> int:
-        """Return the number of staged records."""
-        ...
-
-    def close_at_exit(self) -> None:
-        """Close what is still open."""
+    def close_at_exit(self) -> int:
+        """Close what is still open; return how many records were staged."""
         ...
 
     def after_fork_in_child(self) -> None:
@@ -40,14 +36,11 @@ def _at_exit() -> None:
     """Flush and close what the program left open, and say so once."""
     staged = 0
     for writer in list(open_writers):
-        count = writer.pending_batch_ops()
         try:
-            writer.close_at_exit()
+            staged += writer.close_at_exit()
         except WalError as error:
             # The message says it all; a traceback would only show this loop.
             log.error("at interpreter exit: %s", error)  # noqa: TRY400
-        else:
-            staged += count
     if staged:
         warnings.warn(
             f"walengine: {staged} staged records were flushed at interpreter exit; "

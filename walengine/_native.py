@@ -41,10 +41,9 @@ from walengine.types import (
 
 T = TypeVar("T")
 
-RECORD_CRC: int = lib.WAL_RECORD_CRC
-MORE: int = lib.WAL_MORE
 CREATE: int = lib.WAL_CREATE
 SHARED_DIR: int = lib.WAL_SHARED_DIR
+_RECORD_CRC: int = lib.WAL_RECORD_CRC
 _INTERRUPTIBLE: int = lib.WAL_INTERRUPTIBLE
 _AGAIN: int = lib.WAL_E_AGAIN
 _POISONED: int = lib.WAL_E_POISONED
@@ -172,21 +171,20 @@ class NativeWriter:
         self._lsn = ffi.new("uint64_t *")
         self._taken = ffi.new("uint32_t *")
 
-    def append(self, record: bytes, crc: int, flags: int) -> int:
+    def append(self, record: bytes, crc: int | None) -> int:
         """Hand over one record by pointer; return its LSN."""
-        flags |= _wait_flags()
+        flags = _wait_flags() if crc is None else _wait_flags() | _RECORD_CRC
+        size = len(record)
         while True:
-            code = _append(self._handle, record, len(record), crc, flags, self._lsn, self._error)
+            code = _append(self._handle, record, size, crc or 0, flags, self._lsn, self._error)
             if code >= 0:
                 return int(self._lsn[0])
             if code != _AGAIN:
                 raise self._failed(code, self._error)
 
-    def append_joined(
-        self, records: Sequence[bytes], crcs: Sequence[int] | None, flags: int
-    ) -> int:
+    def append_joined(self, records: Sequence[bytes], crcs: Sequence[int] | None) -> int:
         """Hand over small records in one buffer; return the last LSN."""
-        flags |= _wait_flags()
+        flags = _wait_flags() if crcs is None else _wait_flags() | _RECORD_CRC
         while True:
             code = self._append_batch(records, crcs, flags)
             if code >= 0:
@@ -245,6 +243,10 @@ class NativeWriter:
         if code < 0:
             raise _failure(code, error, self._path, _recovery_report(report))
         return _recovery_report(report)
+
+    def abandon(self) -> None:
+        """Leave the C writer to the end of the process: freeing it would wait for a stuck disk."""
+        ffi.gc(self._handle, None)
 
     def position(self) -> Any:
         """Return the struct wal_position of this moment."""

@@ -126,7 +126,8 @@ class WalConfig:
         backend: "auto", "pwrite" or "io_uring" (an error where it cannot work).
         segment_bytes: Size of a segment file, a multiple of 4096 from 32 KiB to 64 GiB.
         max_record_bytes: Largest record taken, at most 2**32 - 9.
-        max_log_bytes: Size of the whole log at which appends raise WalFullError; None: the disk's.
+        max_log_bytes: Size of the whole log at which appends raise WalFullError, at least one
+            segment; None: the disk's.
         max_unsynced_bytes: The writer syncs by itself when so much is not synced; None: the larger
             of 16 MiB and two batches.
         recovery: What to do about a torn end at open.
@@ -171,7 +172,7 @@ class WalConfig:
         )
         _integer("max_record_bytes", self.max_record_bytes, 1, RECORD_BYTES_MAX)
         if self.max_log_bytes is not None:
-            _integer("max_log_bytes", self.max_log_bytes, 1, U64_MAX)
+            _integer("max_log_bytes", self.max_log_bytes, self.segment_bytes, U64_MAX)
         if self.max_unsynced_bytes is not None:
             _integer("max_unsynced_bytes", self.max_unsynced_bytes, 1, U64_MAX)
         self._check_recovery()

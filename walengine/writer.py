@@ -351,13 +351,12 @@ class PortableWalWriter(HandOver):
             with self._stage_lock:
                 self._state = State.CLOSING
                 self._limit = -1
-            problem = self._hand_over_the_rest()
             try:
-                self._native.close()
-            except WalPoisonedError as error:
-                problem = problem or self._poisoned(error)
-            except WalError as error:
-                problem = problem or error
+                problem = self._hand_over_the_rest()
+                problem = self._close_native() or problem
+            except BaseException:  # Ctrl-C; a second close() may still finish it
+                self._native.abandon()
+                raise
             self._state = State.CLOSED
             self._staged, self._staged_bytes = [], 0
             _lifecycle.open_writers.discard(self)
@@ -471,10 +470,23 @@ class PortableWalWriter(HandOver):
             return error
         return None
 
-    def close_at_exit(self) -> None:
-        """Close, unless somebody already tried: a close that Ctrl-C ended is not begun again."""
-        if self._state is State.OPEN:
-            self.close()
+    def _close_native(self) -> WalError | None:
+        """Seal and release; return what went wrong."""
+        try:
+            self._native.close()
+        except WalPoisonedError as error:
+            return self._poisoned(error)
+        except WalError as error:
+            return error
+        return None
+
+    def close_at_exit(self) -> int:
+        """Close, unless Ctrl-C already ended a close; return how many records were staged."""
+        if self._state is not State.OPEN:
+            return 0
+        staged = len(self._staged)
+        self.close()
+        return staged
 
 
 PortableWalWriter.__module__ = "walengine"
