@@ -192,7 +192,7 @@ int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint
                                    flags & ~(uint32_t)WAL_ATOMIC, lsn, &taken, error);
 }
 
-/* ---- commits ---------------------------------------------------------------------------------------- */
+/* ---- commits --------------------------------------------------------------------------------- */
 
 int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_error *error) {
     struct wal_call call = wal_call_begin(flags, error);

@@ -14,7 +14,7 @@
 
 enum due { DUE_NOTHING, DUE_RELEASE, DUE_IDLE_MARK, DUE_PREPARE, DUE_FILL_TAIL, DUE_FILL_PREPARED };
 
-/* ---- what is due --------------------------------------------------------------------------------- */
+/* ---- what is due ----------------------------------------------------------------------------- */
 
 static int is_releasable(const struct wal_writer *writer, const struct wal_release *release) {
     return writer->synced_segment_id >= release->successor_id;
@@ -65,7 +65,7 @@ static enum due what_is_due(const struct wal_writer *writer, size_t *release) {
     return DUE_NOTHING;
 }
 
-/* ---- the steps ------------------------------------------------------------------------------------ */
+/* ---- the steps ------------------------------------------------------------------------------- */
 
 static void note_failure(struct wal_writer *writer) {
     writer->stats.preparation_failures++;
@@ -166,7 +166,7 @@ int wal_writer_maintain(struct wal_writer *writer) {
     return wal_leave(writer, steps);
 }
 
-/* ---- the thread ------------------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------ */
 
 static void wait_until_ns(struct wal_writer *writer, uint64_t ns) {
     struct timespec until = {.tv_sec = (time_t)(ns / 1000000000U),

@@ -28,7 +28,7 @@ struct loader {
     wal_error *error;
 };
 
-/* ---- the directory ------------------------------------------------------------------------------ */
+/* ---- the directory --------------------------------------------------------------------------- */
 
 static int descending(const void *left, const void *right) {
     uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
@@ -69,7 +69,7 @@ static int read_directory(struct loader *loader, struct listing *listing) {
     return 0;
 }
 
-/* ---- segments ----------------------------------------------------------------------------------- */
+/* ---- segments -------------------------------------------------------------------------------- */
 
 /* Keep the first damage: it stands nearest to the log's end, where loading begins. */
 static void note_damage(struct wal_chain *chain, enum wal_case decision, const wal_error *error) {
@@ -159,7 +159,7 @@ static struct wal_segment *highest_started(struct loader *loader, uint64_t below
     return NULL;
 }
 
-/* ---- the chain ---------------------------------------------------------------------------------- */
+/* ---- the chain ------------------------------------------------------------------------------- */
 
 /* Does the predecessor that a START names agree with the segment of that id? NULL: it does. */
 static const char *disagreement(const struct wal_segment *segment,
@@ -273,7 +273,7 @@ static int recover_newest(struct loader *loader) {
     return result;
 }
 
-/* ---- what is not in the chain -------------------------------------------------------------------- */
+/* ---- what is not in the chain ---------------------------------------------------------------- */
 
 static int is_in_chain(const struct wal_chain *chain, uint64_t segment_id) {
     for (size_t i = 0; i < chain->count; i++) {
@@ -349,7 +349,7 @@ static int gather_others(struct loader *loader) {
     return 0;
 }
 
-/* ---- META ---------------------------------------------------------------------------------------- */
+/* ---- META ------------------------------------------------------------------------------------ */
 
 static int load_meta(struct loader *loader) {
     struct wal_chain *chain = loader->chain;
@@ -406,7 +406,7 @@ static void check_meta(struct loader *loader, const struct listing *listing) {
     }
 }
 
-/* ---- loading -------------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 static int load_all(struct loader *loader, struct listing *listing) {
     if (loader->flags & WAL_LOAD_DEVICE) {
@@ -463,7 +463,7 @@ uint64_t wal_chain_first_lsn(const struct wal_chain *chain) {
     return first < chain->end.next_lsn ? first : chain->end.next_lsn;
 }
 
-/* ---- telling -------------------------------------------------------------------------------------- */
+/* ---- telling --------------------------------------------------------------------------------- */
 
 int wal_chain_damage(const struct wal_chain *chain, wal_error *error) {
     if (chain->damage != WAL_CASE_NEW) {

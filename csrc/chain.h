@@ -19,7 +19,7 @@
 #include "segment.h"
 #include "walengine.h"
 
-/* A wal- file that is not in the chain: an orphan of an earlier life, or prepared for a next one. */
+/* A wal- file that is not in the chain: an orphan, or prepared for a next segment. */
 struct wal_other {
     struct wal_segment segment;
     int is_prepared; /* no START, no frame of its own salt, no slot: may serve as it is */

@@ -1,4 +1,4 @@
-/* Time and chance. With options.test_seed both come from a counter, so that files are repeatable. */
+/* Time and chance. With options.test_seed both come from a counter: files are repeatable. */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>

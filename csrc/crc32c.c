@@ -61,7 +61,7 @@ static inline uint64_t load_word(const uint8_t *bytes) {
     return word;
 }
 
-/* ---- slicing-by-8 --------------------------------------------------------------------------- */
+/* ---- slicing-by-8 ---------------------------------------------------------------------------- */
 
 /* slicing_table[i][b]: what byte b contributes when i more bytes of the same word follow it. */
 static void slicing_prepare(void) {
@@ -156,7 +156,7 @@ __attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_sse42(uint32_t c
 
 #endif
 
-/* ---- ARMv8 ---------------------------------------------------------------------------------- */
+/* ---- ARMv8 ----------------------------------------------------------------------------------- */
 
 #if defined(__aarch64__)
 
@@ -187,7 +187,7 @@ static int armv8_has_crc(void) {
 
 #endif
 
-/* ---- the choice ----------------------------------------------------------------------------- */
+/* ---- the choice ------------------------------------------------------------------------------ */
 
 __attribute__((constructor)) static void crc32c_choose(void) {
     slicing_prepare();

@@ -4,7 +4,7 @@
  * A frame is valid at an offset of a segment if and only if
  *   (1) its magic, the low half of the salt and its own offset are right,
  *   (2) the header CRC, begun with the segment's whole salt, is right: only now a length is used,
- *   (3) the zero field is zero, and its type and flags are known (an unknown skippable type will do),
+ *   (3) the zero field is zero; type and flags are known (an unknown skippable type will do),
  *   (4) header and payload lie inside the segment, and the payload is no larger than the segment's
  *       header allows; more than 1 MiB holds exactly one record,
  *   (5) the payload CRC is right,

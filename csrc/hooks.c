@@ -9,7 +9,7 @@
 
 #include "walengine.h"
 
-/* ---- fail points ---------------------------------------------------------------------------- */
+/* ---- fail points ----------------------------------------------------------------------------- */
 
 const char *volatile wal_fail_point_name = NULL;
 
@@ -29,7 +29,7 @@ void wal_fail_point_hit(const char *name) {
     if (atomic_fetch_sub(&armed_countdown, 1) == 1) (void)kill(getpid(), SIGKILL);
 }
 
-/* ---- allocations ---------------------------------------------------------------------------- */
+/* ---- allocations ----------------------------------------------------------------------------- */
 
 static atomic_uint_fast64_t fail_at; /* 0: never */
 static atomic_uint_fast64_t allocations;
@@ -60,7 +60,7 @@ void *wal_aligned(size_t alignment, size_t bytes) {
 
 void wal_free(void *memory) { free(memory); }
 
-/* ---- mutants -------------------------------------------------------------------------------- */
+/* ---- mutants --------------------------------------------------------------------------------- */
 
 #ifdef WALENGINE_MUTANTS
 enum wal_mutant wal_mutant_now = WAL_MUTANT_NONE;

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- fail points: places where a kill is interesting ---------------------------------------- */
+/* ---- fail points: places where a kill is interesting ----------------------------------------- */
 
 extern const char *volatile wal_fail_point_name; /* NULL: disarmed */
 void wal_fail_point_hit(const char *name);
@@ -22,7 +22,7 @@ void wal_fail_point_hit(const char *name);
         if (wal_fail_point_name != NULL) wal_fail_point_hit(name); \
     } while (0)
 
-/* ---- allocations ---------------------------------------------------------------------------- */
+/* ---- allocations ----------------------------------------------------------------------------- */
 
 void *wal_malloc(size_t bytes);
 void *wal_calloc(size_t count, size_t bytes);
@@ -30,7 +30,7 @@ void *wal_realloc(void *memory, size_t bytes);
 void *wal_aligned(size_t alignment, size_t bytes); /* release with wal_free */
 void wal_free(void *memory);
 
-/* ---- mutants -------------------------------------------------------------------------------- */
+/* ---- mutants --------------------------------------------------------------------------------- */
 
 enum wal_mutant {
     WAL_MUTANT_NONE = 0,

@@ -121,7 +121,7 @@ static int posix_close(struct wal_io *io, int file) {
     return 0;
 }
 
-/* ---- opening files ---------------------------------------------------------------------------- */
+/* ---- opening files --------------------------------------------------------------------------- */
 
 static void refuse_copy_on_write(struct posix_io *p, int file) {
 #ifdef FS_NOCOW_FL
@@ -181,7 +181,7 @@ static int posix_stat(struct wal_io *io, int file, struct wal_io_stat *out) {
     return 0;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static int leave_direct(int file) {
     int flags = fcntl(file, F_GETFL);
@@ -245,7 +245,7 @@ static int64_t posix_next_data(struct wal_io *io, int file, uint64_t offset) {
     return (int64_t)offset;
 }
 
-/* ---- writing ----------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static int64_t posix_write(struct wal_io *io, int file, uint64_t offset, const struct iovec *parts,
                            int count) {
@@ -280,7 +280,7 @@ static int posix_truncate(struct wal_io *io, int file, uint64_t bytes) {
     return ftruncate(file, (off_t)bytes) == 0 ? 0 : -errno;
 }
 
-/* ---- names ------------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 static int posix_rename(struct wal_io *io, const char *from, const char *to) {
     struct posix_io *p = (struct posix_io *)io;
@@ -350,7 +350,7 @@ static int posix_list(struct wal_io *io, struct wal_io_name **names, size_t *cou
     return result;
 }
 
-/* ---- LOCK -------------------------------------------------------------------------------------- */
+/* ---- LOCK ------------------------------------------------------------------------------------ */
 
 static int64_t read_holder(int file) {
     char text[32] = {0};
@@ -424,7 +424,7 @@ static void posix_destroy(struct wal_io *io) {
     wal_free(p);
 }
 
-/* ---- the directory ----------------------------------------------------------------------------- */
+/* ---- the directory --------------------------------------------------------------------------- */
 
 static const struct wal_io_ops posix_ops = {
     .open = posix_open,

@@ -18,7 +18,7 @@
 #include "hooks.h"
 #include "writer.h"
 
-/* ---- waiting ------------------------------------------------------------------------------------ */
+/* ---- waiting --------------------------------------------------------------------------------- */
 
 int wal_wait(struct wal_writer *writer, struct wal_call *call) {
     if (call->deadline_ns == 0) {
@@ -31,7 +31,7 @@ int wal_wait(struct wal_writer *writer, struct wal_call *call) {
     return result == ETIMEDOUT ? WAL_E_AGAIN : 0;
 }
 
-/* ---- poison ------------------------------------------------------------------------------------- */
+/* ---- poison ---------------------------------------------------------------------------------- */
 
 int wal_tell_poison(const struct wal_writer *writer, wal_error *error) {
     if (error != NULL) *error = writer->poison;
@@ -54,7 +54,7 @@ int wal_poison(struct wal_writer *writer, int os_code, const char *what, uint64_
     return wal_tell_poison(writer, error);
 }
 
-/* ---- the sync ----------------------------------------------------------------------------------- */
+/* ---- the sync -------------------------------------------------------------------------------- */
 
 static void publish(struct wal_writer *writer, uint64_t lsn, uint64_t segment_id) {
     uint64_t records = lsn - writer->durable_lsn;
@@ -94,7 +94,7 @@ int wal_sync_tail(struct wal_writer *writer, wal_error *error) {
     return 0;
 }
 
-/* ---- steps -------------------------------------------------------------------------------------- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static int run_step(struct wal_writer *writer, enum wal_step step, uint64_t argument,
                     wal_error *error) {
@@ -118,7 +118,7 @@ static int lead_now(struct wal_writer *writer, enum wal_step step, uint64_t argu
     return result;
 }
 
-/* ---- the committer ------------------------------------------------------------------------------ */
+/* ---- the committer --------------------------------------------------------------------------- */
 
 static void *committer_main(void *argument) {
     struct wal_writer *writer = argument;

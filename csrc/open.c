@@ -14,7 +14,7 @@
 #include "io_posix.h"
 #include "writer.h"
 
-/* ---- the door ------------------------------------------------------------------------------------- */
+/* ---- the door -------------------------------------------------------------------------------- */
 
 struct wal_call wal_call_begin(uint32_t flags, wal_error *error) {
     struct wal_call call = {.flags = flags, .error = error};
@@ -57,7 +57,7 @@ int wal_leave(struct wal_writer *writer, int result) {
     return result;
 }
 
-/* ---- options ---------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------- */
 
 static int refuse_option(wal_error *error, const char *what) {
     return wal_fail(error, WAL_E_INVALID, WAL_NOWHERE, "%s", what);
@@ -102,7 +102,7 @@ static int check_owner(const struct wal_writer *writer, wal_error *error) {
                     "the log was made for another owner; open it with the same owner, or without");
 }
 
-/* ---- a new log --------------------------------------------------------------------------------------- */
+/* ---- a new log ------------------------------------------------------------------------------- */
 
 /* First segment durable, META last: a crash in between leaves a directory that holds no log yet. */
 static int create_log(struct wal_writer *writer, const struct wal_chain *chain, wal_error *error) {
@@ -132,7 +132,7 @@ static int create_log(struct wal_writer *writer, const struct wal_chain *chain, 
     return wal_meta_create(writer->io, &writer->meta, error);
 }
 
-/* ---- taking over what recovery found -------------------------------------------------------------------- */
+/* ---- taking over what recovery found --------------------------------------------------------- */
 
 static int can_continue(const struct wal_writer *writer, const struct wal_chain *chain) {
     if (chain->count == 0 || chain->end.decision != WAL_CASE_SEALED) return 0;
@@ -263,7 +263,7 @@ static int adopt(struct wal_writer *writer, const struct wal_chain *chain, wal_e
     return result < 0 ? wal_fail(error, result, WAL_NOWHERE, "out of memory") : 0;
 }
 
-/* ---- recovery -------------------------------------------------------------------------------------------- */
+/* ---- recovery -------------------------------------------------------------------------------- */
 
 static int judge(const struct wal_writer *writer, const struct wal_chain *chain, wal_error *error) {
     if (wal_chain_is_damaged(chain)) return wal_chain_damage(chain, error);
@@ -308,7 +308,7 @@ static int recover(struct wal_writer *writer, wal_report *report, wal_error *err
     return result;
 }
 
-/* ---- open -------------------------------------------------------------------------------------------------- */
+/* ---- open ------------------------------------------------------------------------------------ */
 
 static int take_lock(struct wal_writer *writer, wal_error *error) {
     int64_t holder_pid = 0;
@@ -418,7 +418,7 @@ int wal_writer_open(const char *path, const wal_options *options, wal_writer **w
     return wal_writer_open_io(io, options, writer, report, error);
 }
 
-/* ---- reopen -------------------------------------------------------------------------------------------------- */
+/* ---- reopen ---------------------------------------------------------------------------------- */
 
 static void wait_alone(struct wal_writer *writer) {
     while (writer->calls > 1 || writer->leading || writer->job.step != WAL_STEP_NONE) {
@@ -455,7 +455,7 @@ int wal_writer_reopen(wal_writer *writer, wal_report *report, wal_error *error) 
     return wal_leave(writer, result);
 }
 
-/* ---- close ----------------------------------------------------------------------------------------------------- */
+/* ---- close ----------------------------------------------------------------------------------- */
 
 /* Wait until nobody is inside, the disk is not in somebody's hands, and the tail is sealed. */
 static int wind_down(struct wal_writer *writer, struct wal_call *call) {
@@ -534,7 +534,7 @@ void wal_writer_free(wal_writer *writer) {
     destroy(writer);
 }
 
-/* ---- looking ----------------------------------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------------------- */
 
 static uint64_t frame_bytes(const struct wal_writer *writer) {
     uint64_t bytes = 0;

@@ -22,7 +22,7 @@ uint64_t wal_fill_step_bytes(uint64_t offset) {
     return used < WAL_FILL_STEP_BYTES_MAX ? used : WAL_FILL_STEP_BYTES_MAX;
 }
 
-/* ---- space --------------------------------------------------------------------------------------- */
+/* ---- space ----------------------------------------------------------------------------------- */
 
 static uint64_t log_bytes(const struct wal_writer *writer) {
     uint64_t bytes = 0;
@@ -53,7 +53,7 @@ static int tell(int result, const char *name, const char *what, wal_error *error
     return wal_fail_os(error, result, WAL_IN_FILE(name), "%s", what);
 }
 
-/* ---- making a segment ready ------------------------------------------------------------------------ */
+/* ---- making a segment ready ------------------------------------------------------------------ */
 
 /* What wal_prepare works on with the mutex released. */
 struct preparation {
@@ -176,7 +176,7 @@ int wal_prepare(struct wal_writer *writer, uint64_t segment_bytes, struct wal_pr
     return 0;
 }
 
-/* ---- giving segments up ------------------------------------------------------------------------------ */
+/* ---- giving segments up ---------------------------------------------------------------------- */
 
 int wal_ensure_release_room(struct wal_writer *writer, size_t more) {
     if (writer->release_count + more <= writer->release_room) return 0;

@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
@@ -25,6 +26,7 @@ struct wal_reader {
     struct wal_io *io;
     struct wal_chain chain;
     uint32_t mode;
+    atomic_uint users; /* the handle and every cursor; the last one out gives back the memory */
 };
 
 struct wal_cursor {
@@ -42,7 +44,7 @@ struct wal_cursor {
     size_t room;
 };
 
-/* ---- opening -------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static int load_once(struct wal_reader *reader, wal_error *error) {
     int result = wal_chain_load(reader->io, WAL_LOAD_LIVE, NULL, &reader->chain, error);
@@ -92,6 +94,7 @@ int wal_reader_open_io(struct wal_io *io, uint32_t recovery_mode, wal_reader **o
     }
     reader->io = io;
     reader->mode = recovery_mode;
+    atomic_init(&reader->users, 1);
     struct timespec begin, end;
     (void)clock_gettime(CLOCK_MONOTONIC, &begin);
     int result = load(reader, error);
@@ -123,13 +126,13 @@ int wal_reader_open(const char *path, uint32_t recovery_mode, wal_reader **reade
 }
 
 void wal_reader_close(wal_reader *reader) {
-    if (reader == NULL) return;
+    if (reader == NULL || atomic_fetch_sub(&reader->users, 1) > 1) return;
     wal_chain_free(&reader->chain);
     wal_io_destroy(reader->io);
     wal_free(reader);
 }
 
-/* ---- segments --------------------------------------------------------------------------------------- */
+/* ---- segments -------------------------------------------------------------------------------- */
 
 int wal_reader_segment(wal_reader *reader, uint64_t index, wal_segment_info *info) {
     if (index >= reader->chain.count) return WAL_E_NOT_FOUND;
@@ -205,7 +208,7 @@ int wal_reader_verify(wal_reader *reader, uint64_t index, wal_segment_check *che
     return result;
 }
 
-/* ---- cursors: from segment to segment ---------------------------------------------------------------- */
+/* ---- cursors: from segment to segment -------------------------------------------------------- */
 
 static const struct wal_segment *segment_of(const struct wal_cursor *cursor) {
     return &cursor->reader->chain.segments[cursor->at];
@@ -314,6 +317,7 @@ int wal_cursor_open(wal_reader *reader, uint64_t from_lsn, uint64_t to_lsn, wal_
         return wal_fail(error, -ENOMEM, WAL_NOWHERE, "out of memory");
     }
     cursor->reader = reader;
+    atomic_fetch_add(&reader->users, 1);
     cursor->file = -1;
     cursor->next_lsn = from_lsn != 0 ? from_lsn : first;
     cursor->to_lsn = to_lsn != 0 ? to_lsn : UINT64_MAX;
@@ -330,10 +334,11 @@ void wal_cursor_close(wal_cursor *cursor) {
     wal_free(cursor->starts);
     wal_free(cursor->ends);
     wal_free(cursor->crcs);
+    wal_reader_close(cursor->reader);
     wal_free(cursor);
 }
 
-/* ---- cursors: damage ----------------------------------------------------------------------------------- */
+/* ---- cursors: damage ------------------------------------------------------------------------- */
 
 static int tell_damage(struct wal_cursor *cursor, wal_error *error) {
     struct wal_place place = place_of(cursor);
@@ -364,7 +369,7 @@ static int resynchronise(struct wal_cursor *cursor) {
     return 0;
 }
 
-/* ---- cursors: blocks ------------------------------------------------------------------------------------- */
+/* ---- cursors: blocks ------------------------------------------------------------------------- */
 
 static int ensure_room(struct wal_cursor *cursor, size_t records) {
     if (records <= cursor->room) return 0;

@@ -10,7 +10,7 @@
 
 enum { LIVE_LOOKS_MAX = 64 };
 
-/* ---- the table --------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 enum wal_case wal_decide(const struct wal_facts *facts) {
     if (facts->slot == WAL_SLOT_PAST) return WAL_CASE_END_PAST;
@@ -63,7 +63,7 @@ const char *wal_case_text(uint32_t decision) {
     }
 }
 
-/* ---- the walk to the end ------------------------------------------------------------------------ */
+/* ---- the walk to the end --------------------------------------------------------------------- */
 
 /* Where the last frame ended that no open atomic group holds. */
 struct safe_point {

@@ -17,7 +17,7 @@
 #include "hooks.h"
 #include "writer.h"
 
-/* ---- is there room? ------------------------------------------------------------------------------ */
+/* ---- is there room? -------------------------------------------------------------------------- */
 
 static int tail_is_ready(const struct wal_writer *writer) {
     return writer->tail.file >= 0 && !writer->tail.needs_unseal;
@@ -42,7 +42,7 @@ int wal_has_room(const struct wal_writer *writer, uint64_t need) {
     return !writer->rotating && room_now(writer, need);
 }
 
-/* ---- the next segment ------------------------------------------------------------------------------ */
+/* ---- the next segment ------------------------------------------------------------------------ */
 
 /* A segment for need bytes of frames: the configured size, or one of its own for a giant. */
 static uint64_t segment_bytes_for(const struct wal_writer *writer, uint64_t need) {
@@ -170,7 +170,7 @@ static int begin_segment(struct wal_writer *writer, uint64_t need, wal_error *er
     return start_segment(writer, &next, error);
 }
 
-/* ---- rotation, sealing, un-sealing ------------------------------------------------------------------ */
+/* ---- rotation, sealing, un-sealing ----------------------------------------------------------- */
 
 static int ensure_closed_room(struct wal_writer *writer) {
     if (writer->closed_count < writer->closed_room) return 0;
@@ -261,7 +261,7 @@ int wal_seal(struct wal_writer *writer, wal_error *error) {
     return result;
 }
 
-/* ---- filling ahead ----------------------------------------------------------------------------------- */
+/* ---- filling ahead --------------------------------------------------------------------------- */
 
 /*
  * The writer caught up with the filler. The zeros go down through the tail's own descriptor with
@@ -292,7 +292,7 @@ static int fill_inline(struct wal_writer *writer, uint64_t need, wal_error *erro
     return result;
 }
 
-/* ---- the step ------------------------------------------------------------------------------------------ */
+/* ---- the step -------------------------------------------------------------------------------- */
 
 static int one_step(struct wal_writer *writer, uint64_t need, wal_error *error) {
     if (writer->poisoned) return wal_tell_poison(writer, error);

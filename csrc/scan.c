@@ -8,7 +8,7 @@
 #include "crc32c.h"
 #include "hooks.h"
 
-/* ---- the window ------------------------------------------------------------------------------- */
+/* ---- the window ------------------------------------------------------------------------------ */
 
 int wal_window_open(struct wal_window *window, struct wal_io *io, int file) {
     *window = (struct wal_window){.io = io, .file = file};
@@ -50,7 +50,7 @@ int64_t wal_window_get(struct wal_window *window, uint64_t offset, uint64_t want
     return (int64_t)(end - offset < want ? end - offset : want);
 }
 
-/* ---- the walk --------------------------------------------------------------------------------- */
+/* ---- the walk -------------------------------------------------------------------------------- */
 
 void wal_walk_begin(struct wal_walk *walk, struct wal_window *window,
                     const struct wal_segment *segment) {
@@ -137,7 +137,7 @@ int wal_walk_next(struct wal_walk *walk) {
     return WAL_STOP_NONE;
 }
 
-/* ---- the look behind --------------------------------------------------------------------------- */
+/* ---- the look behind ------------------------------------------------------------------------- */
 
 static void note_frame(const struct wal_disk_frame *frame, const struct wal_frame_context *context,
                        uint64_t lsn, struct wal_behind *behind) {

@@ -11,7 +11,7 @@
 #include "error.h"
 #include "hooks.h"
 
-/* ---- names ------------------------------------------------------------------------------------ */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 void wal_segment_name(char name[WAL_NAME_BYTES], uint64_t segment_id) {
     (void)snprintf(name, WAL_NAME_BYTES, "wal-%016" PRIx64 ".seg", segment_id);
@@ -47,7 +47,7 @@ int wal_parse_spare_name(const char *name, uint64_t *number) {
     return parse_name(name, "free-", number);
 }
 
-/* ---- header and end slot ----------------------------------------------------------------------- */
+/* ---- header and end slot --------------------------------------------------------------------- */
 
 static uint32_t segment_crc(const struct wal_disk_segment *header) {
     size_t from = offsetof(struct wal_disk_segment, format_version);
@@ -87,7 +87,7 @@ struct wal_frame_context wal_segment_context(const struct wal_segment *segment) 
     };
 }
 
-/* ---- loading ----------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------- */
 
 static int check_header(const struct wal_segment *segment, uint64_t segment_id, wal_error *error) {
     const struct wal_disk_segment *header = &segment->header;

@@ -192,7 +192,7 @@ typedef struct wal_stats {
     wal_latency sync_latency;
 } wal_stats;
 
-/* ---- the writer ---------------------------------------------------------------------------- */
+/* ---- the writer ------------------------------------------------------------------------------ */
 
 /* Open the log at path for writing, creating it with WAL_CREATE; recover it; *report tells how. */
 int wal_writer_open(const char *path, const wal_options *options, wal_writer **writer,
@@ -231,7 +231,7 @@ void wal_writer_stats(wal_writer *writer, wal_stats *stats);
 /* Do the background steps that are due: prepare a segment, zero-fill, mark idleness. Tests. */
 int wal_writer_maintain(wal_writer *writer);
 
-/* ---- readers: no lock, no write access ------------------------------------------------------ */
+/* ---- readers: no lock, no write access ------------------------------------------------------- */
 
 typedef struct wal_segment_info {
     uint64_t segment_id;
@@ -285,9 +285,11 @@ int wal_cursor_open(wal_reader *reader, uint64_t from_lsn, uint64_t to_lsn, wal_
 
 /* 1: *block holds at least one record; 0: the end; negative: damage, or the disk failed. */
 int wal_cursor_next(wal_cursor *cursor, wal_block *block, wal_error *error);
+
+/* A cursor keeps what it needs of its reader: the two are closed in any order, by any thread. */
 void wal_cursor_close(wal_cursor *cursor);
 
-/* ---- odds and ends -------------------------------------------------------------------------- */
+/* ---- odds and ends --------------------------------------------------------------------------- */
 
 /* CRC32C (Castagnoli) of bytes, continuing from crc (0 to begin). */
 uint32_t wal_crc32c(uint32_t crc, const void *data, size_t bytes);

@@ -149,14 +149,14 @@ struct wal_call {
     wal_error *error;
 };
 
-/* ---- open.c -------------------------------------------------------------------------------------- */
+/* ---- open.c ---------------------------------------------------------------------------------- */
 
 /* Enter takes the mutex (only if it succeeds), leave gives it back. */
 int wal_enter(struct wal_writer *writer, struct wal_call *call);
 int wal_leave(struct wal_writer *writer, int result);
 struct wal_call wal_call_begin(uint32_t flags, wal_error *error);
 
-/* ---- leader.c: all with the mutex held; they may release it in between ---------------------------- */
+/* ---- leader.c: all with the mutex held; they may release it in between ----------------------- */
 
 /*
  * Do one slow step, or wait for whoever is at one. 0 means: look at your condition again. Else a
@@ -178,7 +178,7 @@ int wal_tell_poison(const struct wal_writer *writer, wal_error *error);
 
 void wal_committer_stop(struct wal_writer *writer);
 
-/* ---- tail.c: frames and slots of the tail; the mutex held ------------------------------------------ */
+/* ---- tail.c: frames and slots of the tail; the mutex held ------------------------------------ */
 
 /* What a frame holds: records, and the tables that follow them. */
 struct wal_frame_body {
@@ -199,26 +199,26 @@ void wal_tail_close(struct wal_writer *writer);
 uint64_t wal_frame_bytes(const struct wal_writer *writer, uint64_t payload_bytes);
 uint64_t wal_index_reserve(const struct wal_writer *writer, uint64_t segment_bytes);
 
-/* ---- room.c: the leader's; the mutex held ---------------------------------------------------------- */
+/* ---- room.c: the leader's; the mutex held ---------------------------------------------------- */
 
 /* Can need bytes of frames go to the tail right now? */
 int wal_has_room(const struct wal_writer *writer, uint64_t need);
 int wal_make_room(struct wal_writer *writer, uint64_t need, wal_error *error);
 int wal_seal(struct wal_writer *writer, wal_error *error);
 
-/* ---- prepare.c: segments ahead of time, and their end ----------------------------------------------- */
+/* ---- prepare.c: segments ahead of time, and their end ---------------------------------------- */
 
 /* How far ahead of offset the tail is to be zero-filled: a small log stays small. */
 uint64_t wal_fill_step_bytes(uint64_t offset);
 
-/* Make a segment of this size ready; the mutex held, released meanwhile; writer->preparing guards. */
+/* Make a segment of this size ready. The mutex is released meanwhile; writer->preparing guards. */
 int wal_prepare(struct wal_writer *writer, uint64_t segment_bytes, struct wal_prepared *prepared,
                 wal_error *error);
 int wal_release_later(struct wal_writer *writer, const struct wal_release *release);
 int wal_release_now(struct wal_writer *writer, const struct wal_release *release);
 int wal_ensure_release_room(struct wal_writer *writer, size_t more);
 
-/* ---- background.c ------------------------------------------------------------------------------------ */
+/* ---- background.c ---------------------------------------------------------------------------- */
 
 /* One due step with the mutex held: 1 did something, 0 nothing is due. */
 int wal_maintain_step(struct wal_writer *writer);
@@ -226,11 +226,11 @@ int wal_background_start(struct wal_writer *writer);
 void wal_background_pause(struct wal_writer *writer);
 void wal_background_resume(struct wal_writer *writer);
 
-/* ---- trim.c ------------------------------------------------------------------------------------------- */
+/* ---- trim.c ---------------------------------------------------------------------------------- */
 
 int wal_trim(struct wal_writer *writer, uint64_t lsn, wal_error *error);
 
-/* ---- clock.c: time and chance, or what a test puts in their place -------------------------------------- */
+/* ---- clock.c: time and chance, or what a test puts in their place ---------------------------- */
 
 uint64_t wal_monotonic_ns(void);
 uint64_t wal_clock_us(struct wal_writer *writer);
