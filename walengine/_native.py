@@ -17,7 +17,6 @@ import sys
 import threading
 from array import array
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -387,8 +386,8 @@ class NativeCursor:
         code = lib.wal_cursor_open(handle, from_lsn, to_lsn, out, self._error)
         if code < 0:
             raise reader.failure(code, self._error)
-        # The cursor reads through the reader: its destructor keeps that one alive.
-        self._handle = ffi.gc(out[0], partial(_close_cursor, handle))
+        # Cursor and reader may be garbage of one cycle, collected in any order: C counts them.
+        self._handle = ffi.gc(out[0], lib.wal_cursor_close)
 
     def next_block(self) -> Block | None:
         """Return a copy of the next block, or None at the end."""
@@ -409,10 +408,6 @@ class NativeCursor:
             ffi.unpack(block.ends, count),
             crcs,
         )
-
-
-def _close_cursor(_reader: Any, cursor: Any) -> None:
-    lib.wal_cursor_close(cursor)
 
 
 # ---- structs as Python objects -------------------------------------------------------------------
