@@ -165,11 +165,21 @@ static int open_segment(struct wal_reader *reader, const struct wal_segment *seg
     return wal_fail(error, WAL_E_TRIMMED, place, "the segment was trimmed while it was read");
 }
 
-static int check_walk(struct wal_walk *walk, wal_segment_check *check) {
+/* Is the walk, at the segment's end, where the successor says that it ends, behind that frame? */
+static int ends_as_recorded(const struct wal_chain *chain, size_t index,
+                            const struct wal_walk *walk) {
+    if (index + 1 >= chain->count) return 1; /* the newest: recovery walked to its end itself */
+    const struct wal_disk_start *start = &chain->segments[index + 1].start;
+    return walk->lsn > start->predecessor_last_lsn && walk->previous_crc == start->predecessor_crc;
+}
+
+static int check_walk(const struct wal_chain *chain, size_t index, struct wal_walk *walk,
+                      wal_segment_check *check) {
     for (;;) {
         uint64_t offset = walk->offset, lsn = walk->lsn;
         int stop = wal_walk_next(walk);
-        if (stop < 0 || stop == WAL_STOP_LIMIT) return stop < 0 ? stop : 0;
+        if (stop < 0) return stop;
+        if (stop == WAL_STOP_LIMIT && ends_as_recorded(chain, index, walk)) return 0;
         if (stop != WAL_STOP_NONE) {
             check->damaged_offset = offset;
             check->damaged_lsn = lsn;
@@ -197,7 +207,7 @@ int wal_reader_verify(wal_reader *reader, uint64_t index, wal_segment_check *che
     struct wal_walk walk;
     wal_walk_begin(&walk, &window, segment);
     walk.limit = segment->end_offset;
-    int result = check_walk(&walk, check);
+    int result = check_walk(&reader->chain, (size_t)index, &walk, check);
     if (result < 0) {
         struct wal_place place = {
             .file = segment->name, .segment_id = segment->header.segment_id, .offset = walk.offset};
@@ -493,8 +503,12 @@ static int end_of_segment(struct wal_cursor *cursor, wal_error *error) {
 
 static int stopped(struct wal_cursor *cursor, int stop, wal_error *error) {
     if (stop < 0) return wal_fail_os(error, stop, place_of(cursor), "cannot read the segment");
-    if (stop == WAL_STOP_LIMIT) return end_of_segment(cursor, error);
-    if (cursor->reader->mode != WAL_RECOVERY_SALVAGE) return tell_damage(cursor, error);
+    int salvages = cursor->reader->mode == WAL_RECOVERY_SALVAGE;
+    if (stop == WAL_STOP_LIMIT &&
+        (salvages || ends_as_recorded(&cursor->reader->chain, cursor->at, &cursor->walk))) {
+        return end_of_segment(cursor, error);
+    }
+    if (!salvages) return tell_damage(cursor, error);
     return resynchronise(cursor) ? 1 : end_of_segment(cursor, error);
 }
 
