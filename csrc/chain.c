@@ -433,7 +433,7 @@ int wal_chain_load(struct wal_io *io, unsigned flags, struct wal_index *index,
     struct loader loader = {
         .io = io, .flags = flags, .index = index, .chain = chain, .error = error};
     int result = load_all(&loader, &listing);
-    chain->warnings |= io->warnings;
+    chain->warnings |= wal_io_warnings(io);
     wal_free(listing.names);
     wal_free(listing.ids);
     wal_free(loader.loaded);

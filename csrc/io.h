@@ -83,8 +83,17 @@ struct wal_io_counters {
 struct wal_io {
     const struct wal_io_ops *ops;
     struct wal_io_counters counters; /* kept by io.c with atomic adds */
-    uint32_t warnings;               /* enum wal_warning bits found out while opening */
+    uint32_t warnings;               /* enum wal_warning bits; wal_io_warn adds to them */
 };
+
+/* Any thread may find something out while it opens a file. */
+static inline void wal_io_warn(struct wal_io *io, uint32_t bits) {
+    if (bits != 0) __atomic_fetch_or(&io->warnings, bits, __ATOMIC_RELAXED);
+}
+
+static inline uint32_t wal_io_warnings(struct wal_io *io) {
+    return __atomic_load_n(&io->warnings, __ATOMIC_RELAXED);
+}
 
 /* ---- io.c: the verbs as the core calls them -------------------------------------------------- */
 

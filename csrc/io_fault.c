@@ -128,7 +128,7 @@ static int fault_open(struct wal_io *io, const char *name, unsigned flags) {
     int64_t value = 0;
     if (decide(WAL_FAULT_OPEN, &value) == FAIL_IT) return -(int)value;
     int file = base_of(io)->ops->open(base_of(io), name, flags);
-    io->warnings |= base_of(io)->warnings; /* opening is where they are found out */
+    wal_io_warn(io, wal_io_warnings(base_of(io))); /* opening is where they are found out */
     return file;
 }
 

@@ -129,7 +129,7 @@ static void refuse_copy_on_write(struct posix_io *p, int file) {
     if (!p->is_btrfs) return;
     if (ioctl(file, FS_IOC_GETFLAGS, &flags) != 0) return;
     flags |= FS_NOCOW_FL;
-    if (ioctl(file, FS_IOC_SETFLAGS, &flags) != 0) p->io.warnings |= WAL_WARN_COW;
+    if (ioctl(file, FS_IOC_SETFLAGS, &flags) != 0) wal_io_warn(&p->io, WAL_WARN_COW);
 #else
     (void)p;
     (void)file;
@@ -142,7 +142,7 @@ static int open_uncached(struct posix_io *p, const char *name, int flags) {
     if (O_DIRECT != 0 && errno != EINVAL) return -1;
     file = openat(p->directory, name, flags);
     if (file >= 0) {
-        p->io.warnings |= WAL_WARN_DIRECT_READ;
+        wal_io_warn(&p->io, WAL_WARN_DIRECT_READ);
 #ifdef POSIX_FADV_DONTNEED
         (void)posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
 #endif
@@ -515,7 +515,7 @@ static int check_filesystem(struct posix_io *p, unsigned flags, wal_error *error
         case 0x58465342UL: /* xfs */ break;
         case 0x9123683EUL: p->is_btrfs = 1; break;
         case 0x01021994UL: /* tmpfs */
-        case 0x858458F6UL: /* ramfs */ p->io.warnings |= WAL_WARN_NOT_DURABLE_FS; break;
+        case 0x858458F6UL: /* ramfs */ wal_io_warn(&p->io, WAL_WARN_NOT_DURABLE_FS); break;
         case 0x6969UL:     /* NFS */
         case 0x517BUL:     /* SMB */
         case 0xFF534D42UL: /* CIFS */
@@ -524,12 +524,12 @@ static int check_filesystem(struct posix_io *p, unsigned flags, wal_error *error
             return wal_fail(error, WAL_E_UNSUPPORTED_FILESYSTEM, WAL_NOWHERE,
                             "a network filesystem keeps neither the lock nor the order of writes; "
                             "put the log on a local disk");
-        default: p->io.warnings |= WAL_WARN_UNTESTED_FS; break;
+        default: wal_io_warn(&p->io, WAL_WARN_UNTESTED_FS); break;
     }
 #else
     (void)flags;
     (void)error;
-    p->io.warnings |= WAL_WARN_UNTESTED_FS;
+    wal_io_warn(&p->io, WAL_WARN_UNTESTED_FS);
 #endif
     return 0;
 }

@@ -303,7 +303,7 @@ static int recover(struct wal_writer *writer, wal_report *report, wal_error *err
     }
     wal_chain_free(&chain);
     found.duration_us = (wal_monotonic_ns() - begin) / 1000;
-    found.warnings |= writer->io->warnings;
+    found.warnings |= wal_io_warnings(writer->io);
     if (report != NULL) *report = found;
     return result;
 }
@@ -514,9 +514,9 @@ int wal_writer_close(wal_writer *writer, uint32_t flags, wal_error *error) {
     pthread_mutex_unlock(&writer->mutex);
     if (!is_first) return result;
     join_threads(writer);
+    pthread_mutex_lock(&writer->mutex);
     release_files(writer);
     struct wal_io *io = writer->io;
-    pthread_mutex_lock(&writer->mutex);
     writer->final_counters = io->counters;
     writer->io = NULL;
     pthread_mutex_unlock(&writer->mutex);
