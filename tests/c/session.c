@@ -34,6 +34,13 @@ void session_end(struct session *s) {
     oracle_free(&s->oracle);
 }
 
+/* A failed sync of the device may have cost what was handed over, whoever noticed it. */
+static void doubt(struct session *s) {
+    if (s->disk == NULL || s->disk->sync_failures == s->sync_failures) return;
+    s->sync_failures = s->disk->sync_failures;
+    mark(s, ORACLE_DOUBT, 0, 0, 0, 0);
+}
+
 /* ---- what every answer must agree with ------------------------------------------------------ */
 
 static void check_poison(struct session *s, int result) {
@@ -41,18 +48,11 @@ static void check_poison(struct session *s, int result) {
         violation(s, "I6: a poisoned writer answers other than its poison", (uint64_t)-result, 0);
     }
     if (result != WAL_E_POISONED) return;
-    if (s->poisoned && s->error.os_error != s->poison_error) {
+    if (s->poison_error != 0 && s->error.os_error != s->poison_error) {
         violation(s, "I6: the poison changed its errno", (uint64_t)s->poison_error,
                   (uint64_t)s->error.os_error);
     }
     s->poison_error = s->error.os_error;
-}
-
-/* A failed sync of the device may have cost what was handed over, whoever noticed it. */
-static void doubt(struct session *s) {
-    if (s->disk == NULL || s->disk->sync_failures == s->sync_failures) return;
-    s->sync_failures = s->disk->sync_failures;
-    mark(s, ORACLE_DOUBT, 0, 0, 0, 0);
 }
 
 /* durable_lsn is a promise to everybody who reads it, whatever the call itself answered. */
@@ -131,6 +131,7 @@ int session_open(struct session *s) {
         result = wal_writer_open_io(io, &s->options, &s->writer, &s->report, &s->error);
     }
     if (result < 0) {
+        doubt(s);
         s->failed = result;
         s->writer = NULL;
         return result;
@@ -146,6 +147,7 @@ int session_reopen(struct session *s) {
         opened(s);
         return result;
     }
+    doubt(s);
     s->failed = result;
     return result;
 }
@@ -233,7 +235,7 @@ int session_commit(struct session *s) {
 
 int session_trim(struct session *s, uint64_t lsn) {
     uint64_t clamped = lsn < s->oracle.last + 1 ? lsn : s->oracle.last + 1;
-    if (clamped > s->oracle.trim) mark(s, ORACLE_TRIM_ASK, clamped, 0, 0, 0);
+    if (!s->poisoned && clamped > s->oracle.trim) mark(s, ORACLE_TRIM_ASK, clamped, 0, 0, 0);
     s->error = (wal_error){0};
     int result = wal_writer_truncate_before(s->writer, lsn, 0, &s->error);
     if (result >= 0 && s->oracle.trim_asked != 0) mark(s, ORACLE_TRIM_DONE, clamped, 0, 0, 0);

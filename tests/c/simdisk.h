@@ -18,8 +18,9 @@
  *         the workload has set sim_disk.strict: always. No acknowledged sector is written again,
  *         so the assumption of a sector written whole or not at all is not needed.
  *       . under alignment 8 only where the sector holds no bytes that were synced in the file's
- *         present life (since its last rename; all zeros hold nothing). Sectors that do are
- *         assumed to be written whole or not at all ("powersafe overwrite").
+ *         present life: since its last rename, and by a write that was more than whole blocks of
+ *         zeros. Sectors that do are assumed to be written whole or not at all ("powersafe
+ *         overwrite").
  *       . in the header and end slot of a segment (the first 8 KiB) and in META: always. A header
  *         is synced before its name says wal-, an end slot that fails its CRC is no evidence, and
  *         META has a second slot.
@@ -98,6 +99,7 @@ enum sim_flag {
     SIM_LIVE = 1,   /* holds bytes that were synced since the file's last rename */
     SIM_DULL = 2,   /* written since the last sync, but with the bytes it had */
     SIM_STRICT = 4, /* the latest write was made under sim_disk.strict */
+    SIM_BYTES = 8,  /* un-synced writes put more into it than zeros ahead of use */
 };
 
 struct sim_file {
@@ -193,6 +195,9 @@ void sim_trace_clear(struct sim_trace *trace);
 /* Direct access for tests: the inode of a name (0: none), and bytes of its cache and device. */
 uint32_t sim_lookup(const struct sim_disk *disk, const char *name);
 struct sim_file *sim_file(const struct sim_disk *disk, uint32_t inode);
+
+/* Does the cache show anything that the device does not have and that no sync will bring there? */
+bool sim_lies(const struct sim_disk *disk);
 
 /* Overwrite bytes on the device and in the cache alike: damage. */
 void sim_damage(struct sim_disk *disk, uint32_t inode, uint64_t offset, const void *data,

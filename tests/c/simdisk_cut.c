@@ -135,7 +135,8 @@ static uint32_t names_choice(const struct sim_axis *axes, const uint32_t *choice
 /* What is synced, and nothing else: un-synced and lying sectors fall back. */
 static void file_settle(struct sim_file *copy, const struct sim_file *file) {
     for (size_t i = 0; i < file->capacity / SIM_SECTOR_BYTES; i++) {
-        copy->flags[i] &= SIM_LIVE;
+        bool live = (file->flags[i] & (SIM_LIVE | SIM_BYTES)) != 0; /* what arrived is synced now */
+        copy->flags[i] = live ? SIM_LIVE : 0;
         if (file->pending[i] == NULL) continue;
         memcpy(copy->cache + i * SIM_SECTOR_BYTES, file->pending[i]->data, SIM_SECTOR_BYTES);
     }
