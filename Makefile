@@ -11,6 +11,8 @@ JOBS ?= $(shell nproc 2> /dev/null || echo 1)
 QUICK_SCALE ?= 0.1
 SOAK_SCALE ?= 20
 FUZZ_SECONDS ?= 60
+# For make bench-core: --dir DIRECTORY, --json FILE, --rounds N, --only TEXT.
+BENCH_ARGUMENTS ?=
 # A C suite that hangs is ended there; pytest has a limit for each test (pyproject.toml).
 SUITE_SECONDS_MAX ?= 300
 
@@ -199,8 +201,12 @@ build/lint/%.o: %.c Makefile
 # ---- measure -------------------------------------------------------------------------------------
 
 .PHONY: bench-core
-bench-core: .venv-test/core ## Measure the log beside the plain C loop of the same I/O
-	.venv-test/bin/python bench/core.py
+bench-core: .venv-test/core build/bench/limit ## Measure the log beside the plain C loop of the same I/O
+	.venv-test/bin/python bench/core.py $(BENCH_ARGUMENTS)
+
+build/bench/limit: bench/limit.c csrc/crc32c.c $(HEADERS) Makefile
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 $(WARNINGS) -pthread -Icsrc bench/limit.c csrc/crc32c.c -o $@
 
 # ---- package -------------------------------------------------------------------------------------
 
