@@ -465,6 +465,10 @@ uint64_t wal_chain_first_lsn(const struct wal_chain *chain) {
 
 /* ---- telling --------------------------------------------------------------------------------- */
 
+static int slot_is_past(const struct wal_segment *newest, const struct wal_tail_end *end) {
+    return newest->has_slot && newest->slot.end_offset > end->damage;
+}
+
 int wal_chain_damage(const struct wal_chain *chain, wal_error *error) {
     if (chain->damage != WAL_CASE_NEW) {
         if (error != NULL) *error = chain->damage_error;
@@ -472,12 +476,19 @@ int wal_chain_damage(const struct wal_chain *chain, wal_error *error) {
     }
     const struct wal_segment *newest = &chain->segments[chain->count - 1];
     const struct wal_tail_end *end = &chain->end;
-    uint64_t shown_by =
-        end->decision == WAL_CASE_END_PAST ? newest->slot.end_offset : end->behind.evidence_offset;
     struct wal_place place = {.file = newest->name,
                               .segment_id = newest->header.segment_id,
                               .offset = end->damage,
                               .lsn = end->next_lsn};
+    if (end->decision == WAL_CASE_END_PAST && !slot_is_past(newest, end)) {
+        return wal_fail(error, WAL_E_CORRUPT, place,
+                        "the file was cut to %" PRIu64 " bytes, its header says %" PRIu64
+                        ", and what stood behind offset %" PRIu64 " (LSN %" PRIu64 ") is not known",
+                        newest->file_bytes, newest->header.segment_bytes, end->damage,
+                        end->next_lsn);
+    }
+    uint64_t shown_by =
+        end->decision == WAL_CASE_END_PAST ? newest->slot.end_offset : end->behind.evidence_offset;
     return wal_fail(error, WAL_E_CORRUPT, place,
                     "damaged at offset %" PRIu64 ", where LSN %" PRIu64
                     " belongs: %s (shown by "
@@ -496,9 +507,12 @@ static void report_damage(const struct wal_chain *chain, wal_report *report) {
         return;
     }
     report->end_offset = chain->end.damage;
-    if (chain->end.decision == WAL_CASE_END_PAST) {
+    const struct wal_segment *newest = &chain->segments[chain->count - 1];
+    if (chain->end.decision == WAL_CASE_END_PAST && !slot_is_past(newest, &chain->end)) {
+        report->evidence_offset = newest->file_bytes;
+    } else if (chain->end.decision == WAL_CASE_END_PAST) {
         report->evidence_offset = WAL_END_SLOT_OFFSET;
-        report->evidence_lsn = chain->segments[chain->count - 1].slot.last_lsn;
+        report->evidence_lsn = newest->slot.last_lsn;
     } else {
         report->evidence_offset = chain->end.behind.evidence_offset;
         report->evidence_lsn = chain->end.behind.evidence_lsn;

@@ -14,6 +14,7 @@ enum { LIVE_LOOKS_MAX = 64 };
 
 enum wal_case wal_decide(const struct wal_facts *facts) {
     if (facts->slot == WAL_SLOT_PAST) return WAL_CASE_END_PAST;
+    if (facts->file_is_short && facts->slot != WAL_SLOT_SEALED_AT) return WAL_CASE_END_PAST;
     if (facts->behind == WAL_BEHIND_DURABLE) return WAL_CASE_DURABLE_BEHIND;
     if (facts->at == WAL_AT_MISPLACED) return WAL_CASE_MISPLACED;
     if (facts->behind == WAL_BEHIND_SOME) return WAL_CASE_TORN_BEHIND;
@@ -149,6 +150,7 @@ static int find_facts(struct tail_walk *tail, int stop, const struct wal_segment
         .at = at_fact(stop),
         .behind = behind_fact(behind),
         .group_open = tail->group_open,
+        .file_is_short = segment->file_bytes < segment->header.segment_bytes,
     };
     return 0;
 }

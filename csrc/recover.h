@@ -8,9 +8,12 @@
  *           the wrong LSN or link, or a valid CRC over nonsense (misplaced)
  *   behind  header-valid frames of this salt behind p: none, some, one that says that p was durable
  *   group   the last frames before p are an atomic group without its LAST
+ *   file    whole, or shorter than its header says: a segment gets its name when its whole size is
+ *           durable, and is cut only when its successor's START is, so no crash shortens the newest
  *
  *   case            slot      at p       behind   group   decision
  *   END_PAST        past p    any        any      any     corrupt: that end was synced once
+ *   END_PAST        not sealed@p, and the file is short   corrupt: what was cut off is not known
  *   DURABLE_BEHIND  not past  any        durable  any     corrupt: those bytes were acknowledged
  *   MISPLACED       not past  misplaced  none/some any    corrupt: no crash makes one
  *   TORN_BEHIND     not past  not mispl. some     any     torn: from p on all is dropped
@@ -46,6 +49,7 @@ struct wal_facts {
     enum wal_at_fact at;
     enum wal_behind_fact behind;
     int group_open;
+    int file_is_short;
 };
 
 enum wal_case wal_decide(const struct wal_facts *facts);
