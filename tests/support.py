@@ -69,7 +69,7 @@ __all__ = [
     "zero",
 ]
 
-SMALL = walengine.WalConfig(segment_bytes=SEGMENT_BYTES)
+SMALL = walengine.WalConfig(segment_bytes=SEGMENT_BYTES, max_record_bytes=(1 << 20) - 8)
 MIB = 1 << 20
 NEXT_STEP = re.compile(r"verify|repair|restore|salvage|backup|move it away", re.IGNORECASE)
 

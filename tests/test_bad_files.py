@@ -421,7 +421,8 @@ def large_log(tmp_path):
     """About 16 MiB in one segment, more than any reader's window."""
     path = tmp_path / "log"
     with walengine.PortableWalWriter(path) as wal:
-        wal.append_many([b"%07d" % i * 1000 for i in range(2400)], durable=True)
+        for i in range(2400):
+            wal.append_batched(b"%07d" % i * 1000)
     return path
 
 
@@ -450,8 +451,8 @@ def test_file_that_grows_while_it_is_read(large_log):
             assert record.lsn == seen + 1
             seen += 1
             if seen % 400 == 0:
-                wal.append_many([b"more"] * 10, durable=True)
-    assert 2400 <= seen <= 2460
+                wal.append(b"more")
+    assert 2400 <= seen <= 2410
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3, 4, 5, 6, 7, 8])

@@ -148,7 +148,9 @@ def write_all_forms(wal: walengine.PortableWalWriter) -> None:
         wal.append_batched(b"staged %d " % i * i)
     wal.flush_batch()
     wal.append_with_checksum_batched(b"")
-    wal.append_many([b"a", b"bb", b"ccc"], durable=True, atomic=True)
+    for data in (b"a", b"bb", b"ccc"):
+        wal.append(data)
+        wal.sync()
     wal.append(b"x" * 20000)
 
 
