@@ -288,6 +288,7 @@ static int recover(struct wal_writer *writer, wal_report *report, wal_error *err
     wal_index_reset(&writer->tail.index);
     int result = wal_chain_load(writer->io, WAL_LOAD_DEVICE, &writer->tail.index, &chain, error);
     if (result < 0) return result;
+    WAL_FAIL_POINT("recover.loaded");
     wal_report found;
     wal_chain_report(&chain, &found);
     result = judge(writer, &chain, error);
@@ -296,6 +297,7 @@ static int recover(struct wal_writer *writer, wal_report *report, wal_error *err
                           "there is no log in this directory, and create is off");
     }
     if (result == 0) result = adopt(writer, &chain, error);
+    WAL_FAIL_POINT("recover.adopted");
     if (result == 0 && !chain.has_meta) result = create_log(writer, &chain, error);
     if (result == 0) result = check_owner(writer, error);
     if (result == 0 && found.next_step == WAL_NEXT_CONTINUE && writer->tail.file < 0) {
