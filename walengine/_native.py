@@ -308,8 +308,8 @@ def open_writer(
 
 # ---- readers -------------------------------------------------------------------------------------
 
-# What a block holds: first LSN, its bytes, where records begin and end in them, their CRCs.
-Block = tuple[int, bytes, list[int], list[int], "list[int] | None"]
+# What a block holds: its first LSN, the records' bytes, their CRCs where they carry one.
+Block = tuple[int, list[bytes], "list[int] | None"]
 
 
 class NativeReader:
@@ -390,7 +390,7 @@ class NativeCursor:
         self._handle = ffi.gc(out[0], lib.wal_cursor_close)
 
     def next_block(self) -> Block | None:
-        """Return a copy of the next block, or None at the end."""
+        """Return the records of the next block, or None at the end."""
         code = _cursor_next(self._handle, self._block, self._error)
         if code < 0:
             raise self._reader.failure(code, self._error)
@@ -399,15 +399,13 @@ class NativeCursor:
         block = self._block
         count = block.count
         crcs = None if block.crcs == ffi.NULL else ffi.unpack(block.crcs, count)
-        # An empty block of data may come as a null pointer, of which cffi makes no buffer.
-        data = bytes(ffi.buffer(block.data, block.data_bytes)) if block.data_bytes else b""
-        return (
-            block.first_lsn,
-            data,
-            ffi.unpack(block.starts, count),
-            ffi.unpack(block.ends, count),
-            crcs,
-        )
+        if not block.data_bytes:  # the pointer may be null, of which cffi makes no buffer
+            return block.first_lsn, [b""] * count, crcs
+        # Measured against itemgetter, BytesIO.read and struct: this is the fastest way to cut.
+        data = ffi.buffer(block.data, block.data_bytes)
+        starts = memoryview(ffi.buffer(block.starts, 8 * count)).cast("Q")
+        ends = memoryview(ffi.buffer(block.ends, 8 * count)).cast("Q")
+        return block.first_lsn, [data[s:e] for s, e in zip(starts, ends, strict=True)], crcs
 
 
 # ---- structs as Python objects -------------------------------------------------------------------

@@ -387,13 +387,15 @@ class PortableWalWriter(HandOver):
         """Close what was forgotten, with a ResourceWarning."""
         if self._state is not State.OPEN:
             return
-        warnings.warn(
-            f"unclosed log {self._path!r} with {len(self._staged)} staged records",
-            ResourceWarning,
-            stacklevel=2,
-            source=self,
-        )
-        self.close_at_exit()
+        try:
+            warnings.warn(
+                f"unclosed log {self._path!r} with {len(self._staged)} staged records",
+                ResourceWarning,
+                stacklevel=2,
+                source=self,
+            )
+        finally:  # the warning may be an error
+            self.close_at_exit()
 
     # ---- helpers ---------------------------------------------------------------------------------
 
