@@ -111,45 +111,51 @@ build-c: $(SUITES:%=build/c/test_%) ## Build the C suites
 
 .PHONY: test-c
 test-c: build-c ## Run the C suites under ASan and UBSan
-	$(call run-suites,c,$(SUITES))
+	@$(run-suites) $(SUITES:%=run-c/%)
 
 .PHONY: tsan
 tsan: $(TSAN_SUITES:%=build/tsan/test_%) ## Run the threaded C suites under ThreadSanitizer
-	$(call run-suites,tsan,$(TSAN_SUITES))
+	@$(run-suites) $(TSAN_SUITES:%=run-tsan/%)
 
-# All suites run, also behind a failed one; the failed ones are named at the end.
-define run-suites
-	@failed=; for suite in $(2); do \
-	    echo "== $$suite"; \
-	    WALENGINE_COUNTS=$(CURDIR)/$(COUNTS) timeout --foreground $(SUITE_SECONDS_MAX) \
-	        build/$(1)/test_$$suite || failed="$$failed $$suite"; \
-	done; \
-	test -z "$$failed" || { echo "FAILED:$$failed" >&2; exit 1; }
-endef
+# JOBS suites at a time, each one's output in one piece; a failed suite does not stop the others.
+run-suites = $(MAKE) --no-print-directory --keep-going --output-sync=target -j$(JOBS)
+
+run-c/% run-tsan/%: run = build/$(patsubst run-%/,%,$(dir $@))/test_$(notdir $@)
+run-c/%:
+	@echo "== $*"
+	@$(run-one)
+run-tsan/%:
+	@echo "== $* (ThreadSanitizer)"
+	@$(run-one)
+run-one = WALENGINE_COUNTS=$(CURDIR)/$(COUNTS) timeout --foreground $(SUITE_SECONDS_MAX) $(run)
 
 # objects-of(directory, sources)
 objects-of = $(patsubst %.c,build/$(1)/%.o,$(2))
 
 build/c/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(C_FLAGS) $(SANITIZE_c) -MMD -c $< -o $@
+	@echo "  CC $@"
+	@$(CC) $(C_FLAGS) $(SANITIZE_c) -MMD -c $< -o $@
 
 build/tsan/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(C_FLAGS) $(SANITIZE_tsan) -MMD -c $< -o $@
+	@echo "  CC $@"
+	@$(CC) $(C_FLAGS) $(SANITIZE_tsan) -MMD -c $< -o $@
 
 build/c/test_%: build/c/tests/c/test_%.o build/c/libwalengine.a
-	$(CC) $(SANITIZE_c) -pthread $^ -lm -o $@
+	@echo "  LD $@"
+	@$(CC) $(SANITIZE_c) -pthread $^ -lm -o $@
 
 build/tsan/test_%: build/tsan/tests/c/test_%.o build/tsan/libwalengine.a
-	$(CC) $(SANITIZE_tsan) -pthread $^ -lm -o $@
+	@echo "  LD $@"
+	@$(CC) $(SANITIZE_tsan) -pthread $^ -lm -o $@
 
 # The core and what suites share. As an archive: a suite links what it uses, and links fast.
 build/c/libwalengine.a: $(call objects-of,c,$(C_SUPPORT) $(CORE))
 build/tsan/libwalengine.a: $(call objects-of,tsan,$(C_SUPPORT) $(CORE))
 build/%/libwalengine.a:
 	@rm -f $@
-	$(AR) rcs $@ $^
+	@$(AR) rcs $@ $^
 
 -include $(shell find build -name '*.d' 2> /dev/null)
 
@@ -179,14 +185,15 @@ lint: .venv-lint/environment $(call objects-of,lint,$(CORE)) ## Check style, typ
 	.venv-lint/bin/ruff check $(PYTHON_FILES)
 	.venv-lint/bin/ruff format --check $(PYTHON_FILES)
 	.venv-lint/bin/mypy --strict walengine
-	.venv-lint/bin/clang-format --dry-run -Werror $(C_FILES)
+	@echo .venv-lint/bin/clang-format --dry-run -Werror
+	@.venv-lint/bin/clang-format --dry-run -Werror $(C_FILES)
 	.venv-lint/bin/codespell csrc walengine tests bench docs *.md Makefile
 
 .PHONY: fmt
 fmt: .venv-lint/environment ## Format Python and C
 	.venv-lint/bin/ruff check --fix-only $(PYTHON_FILES)
 	.venv-lint/bin/ruff format $(PYTHON_FILES)
-	.venv-lint/bin/clang-format -i $(C_FILES)
+	@.venv-lint/bin/clang-format -i $(C_FILES)
 
 .venv-lint/environment: pyproject.toml
 	$(call make-environment,.venv-lint)
@@ -196,7 +203,8 @@ fmt: .venv-lint/environment ## Format Python and C
 # As packaged (no mutants, -O2), which warns of more than -O1 does.
 build/lint/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -O2 $(WARNINGS) -pthread -Icsrc -MMD -c $< -o $@
+	@echo "  CC $@"
+	@$(CC) -std=gnu11 -O2 $(WARNINGS) -pthread -Icsrc -MMD -c $< -o $@
 
 # ---- measure -------------------------------------------------------------------------------------
 
@@ -206,7 +214,8 @@ bench-core: .venv-test/core build/bench/limit ## Measure the log beside the plai
 
 build/bench/limit: bench/limit.c csrc/crc32c.c $(HEADERS) Makefile
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -O2 $(WARNINGS) -pthread -Icsrc bench/limit.c csrc/crc32c.c -o $@
+	@echo "  CC $@"
+	@$(CC) -std=gnu11 -O2 $(WARNINGS) -pthread -Icsrc bench/limit.c csrc/crc32c.c -o $@
 
 # ---- package -------------------------------------------------------------------------------------
 
