@@ -201,6 +201,7 @@ MODES = {"write": write, "close": write, "unseal": write, "extend": extend, "rec
 
 def child(job: dict) -> None:
     session = Session(job)
+    session.say(BORN, os.getpid())
     try:
         MODES[job["mode"]](session, job)
         session.say(FINISHED, 0)
@@ -216,7 +217,6 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             child(json.loads(line))
-        os.write(1, FRAME.pack(BORN, pid, 0))
         _, status = os.waitpid(pid, 0)
         os.write(1, FRAME.pack(DEAD, 0, status))
 

@@ -135,6 +135,7 @@ class Server:
 
     def __init__(self) -> None:
         self.sessions = 0
+        self.newest: Session | None = None
 
     def __enter__(self) -> Server:
         program = Path(__file__).with_name("session_child.py")
@@ -151,13 +152,17 @@ class Server:
                 stream.close()
 
     def start(self, path: Path, **job: object) -> Session:
+        if self.newest is not None and self.newest.status is None:
+            self.newest.kill()  # a failed test left it
+            self.newest.drain()
         self.sessions += 1
         unknown = job.keys() - JOB.keys() - {"count", "close"}
         assert not unknown, unknown
         line = json.dumps(JOB | job | {"path": str(path), "session": self.sessions})
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
-        return Session(self, self.sessions)
+        self.newest = Session(self, self.sessions)
+        return self.newest
 
     def run(self, path: Path, **job: object) -> Session:
         """Start a session that ends by itself; wait for that."""

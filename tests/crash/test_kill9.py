@@ -177,3 +177,19 @@ def test_kills_at_every_operation_of_recovery(server, memory_path, seed, scaled,
             break
     assert recovery.finished
     rounds.report(totals, count)
+
+
+def test_kills_at_every_operation_of_creation(server, memory_path, seed, totals, count):
+    """Goal: a log whose creation died is made anew, or goes on, and never counts as damaged."""
+    finished = False
+    nth = 0
+    while not finished:
+        nth += 1
+        rounds = Rounds(server, memory_path / f"log-{nth}", seed)
+        creation = rounds.killed_in_recovery(nth=nth)
+        finished = creation.finished
+        next_life = server.run(rounds.path, mode="extend", count=2, close=True)
+        assert next_life.status == 0
+        found = rounds.oracle.judge(creation, next_life)
+        assert len(found) - 2 in {0, 1}
+        rounds.report(totals, count)
