@@ -150,6 +150,12 @@ static int open_uncached(struct posix_io *p, const char *name, int flags) {
     return file;
 }
 
+/* A file that somebody else owns, or that has a second name, is written by others too. */
+static int is_safe(const struct posix_io *p, const struct stat *st) {
+    if (!S_ISREG(st->st_mode)) return 0;
+    return !p->is_writer || (st->st_uid == geteuid() && st->st_nlink == 1);
+}
+
 static int posix_open(struct wal_io *io, const char *name, unsigned flags) {
     struct posix_io *p = (struct posix_io *)io;
     int how = O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK; /* NONBLOCK: a FIFO must not hang us */
@@ -159,7 +165,7 @@ static int posix_open(struct wal_io *io, const char *name, unsigned flags) {
                                          : openat(p->directory, name, how, 0600);
     if (file < 0) return -errno;
     struct stat st;
-    if (fstat(file, &st) != 0 || !S_ISREG(st.st_mode)) {
+    if (fstat(file, &st) != 0 || !is_safe(p, &st)) {
         (void)close(file);
         return WAL_E_UNSAFE;
     }
@@ -380,7 +386,7 @@ static int try_lock(struct posix_io *p, int64_t *holder_pid) {
     if (file < 0) return errno == ELOOP || errno == EISDIR ? WAL_E_UNSAFE : -errno;
     struct stat st;
     int result = 0;
-    if (fstat(file, &st) != 0 || !S_ISREG(st.st_mode) || st.st_nlink > 1) {
+    if (fstat(file, &st) != 0 || !is_safe(p, &st)) {
         result = WAL_E_UNSAFE;
     } else if (flock(file, LOCK_EX | LOCK_NB) != 0) {
         result = errno == EWOULDBLOCK ? -EWOULDBLOCK : -errno;

@@ -54,7 +54,9 @@ int wal_meta_load(struct wal_io *io, unsigned open_flags, struct wal_meta *meta,
     int file = wal_io_open(io, META_NAME, open_flags);
     if (file == -ENOENT) return 0;
     if (file == WAL_E_UNSAFE) {
-        return wal_fail(error, file, WAL_IN_FILE(META_NAME), "META is not a regular file");
+        return wal_fail(error, file, WAL_IN_FILE(META_NAME),
+                        "META is not a regular file, or not this user's alone (another owner, a "
+                        "hard link); restore it from a copy");
     }
     if (file < 0) return wal_fail_os(error, file, WAL_IN_FILE(META_NAME), "cannot open META");
     char *bytes = wal_aligned(WAL_BLOCK_BYTES, WAL_META_BYTES);
