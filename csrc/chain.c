@@ -37,8 +37,8 @@ static int descending(const void *left, const void *right) {
 
 static int refuse_special(const char *name, wal_error *error) {
     return wal_fail(error, WAL_E_UNSAFE, WAL_IN_FILE(name),
-                    "not a regular file; a log holds no symlinks, directories or devices under its "
-                    "own names, so move it away");
+                    "not a regular file, or not this user's alone (another owner, a hard link); a "
+                    "log holds nothing else under its own names, so move it away");
 }
 
 static int read_directory(struct loader *loader, struct listing *listing) {
@@ -219,6 +219,7 @@ static void check_oldest(struct loader *loader, const struct wal_segment *oldest
                    "the oldest segment begins at LSN %" PRIu64 ", and the log at LSN %" PRIu64,
                    oldest->start.base_lsn, loader->chain->trim_lsn);
     note_damage(loader->chain, WAL_CASE_CHAIN_BROKEN, &error);
+    loader->chain->count = 0; /* nothing stands before this damage */
 }
 
 /*

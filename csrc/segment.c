@@ -111,7 +111,9 @@ static int check_header(const struct wal_segment *segment, uint64_t segment_id, 
     }
     int alignment_ok = header->commit_alignment == WAL_FRAME_ALIGNMENT ||
                        header->commit_alignment == WAL_BLOCK_BYTES;
-    if (!alignment_ok || header->segment_bytes < WAL_FRAMES_OFFSET) {
+    int start_fits = header->segment_bytes >= WAL_FRAMES_OFFSET &&
+                     header->payload_bytes_max >= sizeof(struct wal_disk_start);
+    if (!alignment_ok || !start_fits) {
         return wal_fail(error, WAL_E_CORRUPT, place, "the segment header contradicts itself");
     }
     if (segment->file_bytes > header->segment_bytes) {
