@@ -106,6 +106,7 @@ def test_payload_at_the_limit_of_a_frame(tmp_path, extra):
     log = Log()
     tail = log.segment()
     tail.header(segment_bytes=4 * PAYLOAD_MAX, payload_max=2 * PAYLOAD_MAX)
+    tail.put(4 * PAYLOAD_MAX - 8, bytes(8))
     tail.data(b"r" * (size - 4)).sync().seal()
     records, error = read_all(log.write(tmp_path / "log"))
     assert ([len(data) for _, data in records], error) == ([size - 4], None)
