@@ -156,7 +156,7 @@ static int append_batch(struct wal_writer *writer, struct batch *batch, struct w
             result = put_records(writer, batch, call->error);
         } while (result == 0 && (batch->flags & WAL_ATOMIC) && batch->taken < batch->count);
     }
-    if (result == 0) pthread_cond_broadcast(&writer->changed);
+    wal_background_notice(writer);
     return result;
 }
 

@@ -171,7 +171,7 @@ int wal_writer_maintain(struct wal_writer *writer) {
 static void wait_until_ns(struct wal_writer *writer, uint64_t ns) {
     struct timespec until = {.tv_sec = (time_t)(ns / 1000000000U),
                              .tv_nsec = (long)(ns % 1000000000U)};
-    (void)pthread_cond_timedwait(&writer->changed, &writer->mutex, &until);
+    (void)pthread_cond_timedwait(&writer->work, &writer->mutex, &until);
 }
 
 /* Filling beside commits doubles their p99; so it rests for as long as a step took. */
@@ -181,15 +181,39 @@ static void rest(struct wal_writer *writer, uint64_t began_ns) {
     while (!writer->stopping && wal_monotonic_ns() < until_ns) wait_until_ns(writer, until_ns);
 }
 
-/* Wait for something to be due. Without a timer nothing is: every other cause broadcasts. */
+/*
+ * Wait for something to be due. The idle watermark is a matter of time; so is trying again. All
+ * else begins with an append or a sync, and wal_background_notice wakes us then.
+ */
 static void wait_for_work(struct wal_writer *writer) {
+    writer->background_waits = 1;
     if (writer->idle_mark_due && tail_is_live(writer)) {
-        wait_until_ns(writer, wal_monotonic_ns() + WAL_IDLE_MARK_MS * UINT64_C(1000000));
+        writer->background_timed = 1;
+        uint64_t due_ns = writer->last_activity_ns + WAL_IDLE_MARK_MS * UINT64_C(1000000);
+        uint64_t soon_ns = wal_monotonic_ns() + UINT64_C(5000000); /* a leader may be at work */
+        wait_until_ns(writer, due_ns > soon_ns ? due_ns : soon_ns);
     } else if (wal_monotonic_ns() < writer->retry_at_ns) {
         wait_until_ns(writer, writer->retry_at_ns);
     } else {
-        pthread_cond_wait(&writer->changed, &writer->mutex);
+        pthread_cond_wait(&writer->work, &writer->mutex);
     }
+    writer->background_waits = 0;
+    writer->background_timed = 0;
+}
+
+/*
+ * Waking a thread costs a caller microseconds, so it is done only for work that is really there:
+ * not for every append, and for an idle watermark only if no timer is running yet.
+ */
+void wal_background_notice(struct wal_writer *writer) {
+    if (!writer->background_waits || writer->poisoned) return;
+    int wants_timer = writer->idle_mark_due && !writer->background_timed &&
+                      !(writer->options.flags & WAL_NO_IDLE_MARK);
+    int has_release = writer->release_count > 0 && !writer->background_timed;
+    int due = wants_timer || has_release;
+    uint64_t now_ns = writer->retry_at_ns > 0 ? wal_monotonic_ns() : UINT64_MAX;
+    if (!due) due = tail_fill_is_due(writer, now_ns) || preparation_is_due(writer, now_ns);
+    if (due) pthread_cond_signal(&writer->work);
 }
 
 static void *background_main(void *argument) {
@@ -202,7 +226,7 @@ static void *background_main(void *argument) {
             writer->background_busy = 1;
             did = wal_maintain_step(writer);
             writer->background_busy = 0;
-            if (did > 0) pthread_cond_broadcast(&writer->changed);
+            pthread_cond_broadcast(&writer->changed); /* for those who wait until we are not busy */
         }
         if (did == 2) rest(writer, began_ns);
         if (did == 0) wait_for_work(writer);
@@ -229,5 +253,5 @@ void wal_background_pause(struct wal_writer *writer) {
 
 void wal_background_resume(struct wal_writer *writer) {
     writer->background_paused = 0;
-    pthread_cond_broadcast(&writer->changed);
+    pthread_cond_signal(&writer->work);
 }

@@ -91,6 +91,7 @@ int wal_sync_tail(struct wal_writer *writer, wal_error *error) {
     writer->last_activity_ns = wal_monotonic_ns();
     writer->idle_mark_due = tail->offset == offset;
     if (lsn >= writer->durable_lsn) publish(writer, lsn, segment_id);
+    wal_background_notice(writer);
     return 0;
 }
 
@@ -115,6 +116,7 @@ static int lead_now(struct wal_writer *writer, enum wal_step step, uint64_t argu
     int result = run_step(writer, step, argument, error);
     writer->leading = 0;
     pthread_cond_broadcast(&writer->changed);
+    if (writer->job.step != WAL_STEP_NONE) pthread_cond_signal(&writer->posted);
     return result;
 }
 
@@ -126,7 +128,7 @@ static void *committer_main(void *argument) {
     pthread_mutex_lock(&writer->mutex);
     for (;;) {
         while (!writer->stopping && (job->step == WAL_STEP_NONE || writer->leading)) {
-            pthread_cond_wait(&writer->changed, &writer->mutex);
+            pthread_cond_wait(&writer->posted, &writer->mutex);
         }
         if (writer->stopping) break;
         job->result = lead_now(writer, job->step, job->argument, &job->error);
@@ -155,7 +157,7 @@ static int post(struct wal_writer *writer, enum wal_step step, uint64_t argument
     job->step = step;
     job->argument = argument;
     uint64_t ticket = ++job->ticket;
-    pthread_cond_broadcast(&writer->changed);
+    pthread_cond_signal(&writer->posted);
     while (job->done < ticket) {
         int result = wal_wait(writer, call);
         if (result < 0 && job->done < ticket) return result;

@@ -352,6 +352,8 @@ static int make_writer(struct wal_io *io, const wal_options *options, struct wal
 #endif
     (void)pthread_mutex_init(&writer->mutex, NULL);
     (void)pthread_cond_init(&writer->changed, &attributes);
+    (void)pthread_cond_init(&writer->posted, &attributes);
+    (void)pthread_cond_init(&writer->work, &attributes);
     (void)pthread_condattr_destroy(&attributes);
     *made = writer;
     return 0;
@@ -369,6 +371,8 @@ static void destroy(struct wal_writer *writer) {
         wal_io_destroy(writer->io);
     }
     (void)pthread_cond_destroy(&writer->changed);
+    (void)pthread_cond_destroy(&writer->posted);
+    (void)pthread_cond_destroy(&writer->work);
     (void)pthread_mutex_destroy(&writer->mutex);
     wal_index_free(&writer->tail.index);
     wal_free(writer->closed);
@@ -478,7 +482,8 @@ static int wind_down(struct wal_writer *writer, struct wal_call *call) {
 
 static int stop_threads(struct wal_writer *writer, struct wal_call *call) {
     writer->stopping = 1;
-    pthread_cond_broadcast(&writer->changed);
+    pthread_cond_signal(&writer->posted);
+    pthread_cond_signal(&writer->work);
     while (writer->threads_running > 0) {
         int result = wal_wait(writer, call);
         if (result < 0) return result;

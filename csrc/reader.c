@@ -289,6 +289,13 @@ static void seek(struct wal_cursor *cursor, uint64_t lsn) {
     }
 }
 
+/* The end that recovery found is where the damage begins: SALVAGE looks at what lies behind it. */
+static int salvages_behind_end(const struct wal_cursor *cursor) {
+    const struct wal_chain *chain = &cursor->reader->chain;
+    return cursor->reader->mode == WAL_RECOVERY_SALVAGE && cursor->at + 1 == chain->count &&
+           wal_verdict_of(chain->end.decision) >= WAL_VERDICT_TORN;
+}
+
 static int enter_segment(struct wal_cursor *cursor, wal_error *error) {
     const struct wal_segment *segment = segment_of(cursor);
     (void)wal_pin(segment->header.log_uuid, segment->header.segment_id);
@@ -303,6 +310,7 @@ static int enter_segment(struct wal_cursor *cursor, wal_error *error) {
     wal_window_forget(&cursor->window);
     wal_walk_begin(&cursor->walk, &cursor->window, segment);
     cursor->walk.limit = segment->end_offset;
+    if (salvages_behind_end(cursor)) cursor->walk.limit = UINT64_MAX;
     if (cursor->next_lsn > segment->start.base_lsn) seek(cursor, cursor->next_lsn);
     return 0;
 }

@@ -247,7 +247,9 @@ int wal_seal(struct wal_writer *writer, wal_error *error) {
     while (writer->tail.fill_claimed) wait_changed(writer);
     if (WAL_MUTANT(F9_SEAL_ONE_SYNC)) {
         int slot = wal_tail_write_slot(writer, 1, 0, error);
-        return slot == 0 ? wal_sync_tail(writer, error) : slot;
+        if (slot == 0) slot = wal_sync_tail(writer, error);
+        writer->tail.needs_unseal = 1; /* or closing would seal for ever */
+        return slot;
     }
     int result = wal_tail_put_index(writer, &index_offset, error);
     if (result == 0) result = wal_sync_tail(writer, error);

@@ -91,7 +91,9 @@ struct wal_writer {
     uint64_t test_counter; /* with test_seed: salts and clock readings so far */
 
     pthread_mutex_t mutex;
-    pthread_cond_t changed; /* anything below changed: waiters look again */
+    pthread_cond_t changed; /* for callers that wait: anything below changed, look again */
+    pthread_cond_t posted;  /* for the committer: a job, or the end */
+    pthread_cond_t work;    /* for the background thread: something may be due, or the end */
     enum wal_writer_state state;
     int calls; /* in flight, close's own not counted */
     int leading;
@@ -129,6 +131,8 @@ struct wal_writer {
     int background_started;
     int background_busy; /* in a step, perhaps with the mutex released */
     int background_paused;
+    int background_waits; /* in wait_for_work */
+    int background_timed; /* ... and wakes by itself in time for an idle watermark */
     pthread_t committer;
     int committer_started;
     int threads_running; /* of these two */
@@ -223,6 +227,7 @@ int wal_ensure_release_room(struct wal_writer *writer, size_t more);
 /* One due step with the mutex held: 1 did something, 0 nothing is due. */
 int wal_maintain_step(struct wal_writer *writer);
 int wal_background_start(struct wal_writer *writer);
+void wal_background_notice(struct wal_writer *writer); /* after an append or a sync */
 void wal_background_pause(struct wal_writer *writer);
 void wal_background_resume(struct wal_writer *writer);
 
