@@ -19,7 +19,9 @@ USE_IT = """
 import sys
 from walengine import PortableWalWriter, replay
 with PortableWalWriter(sys.argv[1]) as wal:
-    print(wal.append_durable(b"packaged"))
+    lsn = wal.append(b"packaged")
+    wal.sync()
+    print(lsn, wal.durable_lsn)
 print([(record.lsn, record.data) for record in replay(sys.argv[1])])
 """
 
@@ -79,6 +81,6 @@ def test_the_wheel_installs_and_works(wheel, tmp_path):
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     run(python, "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path)
     output = run(python, "-c", USE_IT, tmp_path / "wal.log", cwd=tmp_path)
-    assert output.splitlines() == ["1", "[(1, b'packaged')]"]
+    assert output.splitlines() == ["1 1", "[(1, b'packaged')]"]
     version = run(tmp_path / "venv" / "bin" / "walengine", "--version", cwd=tmp_path)
     assert "0.1.0" in version
