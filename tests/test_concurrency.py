@@ -39,7 +39,7 @@ def in_threads(work, count=THREADS):
         begin.wait()
         try:
             work(number)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 (raised in the test below)
             problems.append(error)
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]

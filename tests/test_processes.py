@@ -375,7 +375,7 @@ wal.close()
 
 
 def test_ctrl_c_ends_it_within_200_ms(path):
-    """The promise is in milliseconds, so this one looks at the clock, and takes the best of five."""
+    """The promise is in milliseconds: this one looks at the clock, and takes the best of five."""
     out = output_of(
         STALLED
         + """

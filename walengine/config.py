@@ -238,7 +238,8 @@ def _from_environment(name: str, values: tuple[str, ...]) -> str | None:
     if not value:
         return None
     if value not in values:
-        raise ValueError(f"{name} must be one of {', '.join(values)}, not {value!r}")
+        known = ", ".join(values)
+        raise WalError(f"the variable {name} must be one of {known}, not {value!r}")
     return value
 
 
