@@ -87,6 +87,7 @@ class Session:
         self.server = server
         self.number = number
         self.acks = Acks()
+        self.counting = True
         self.finished = False
         self.was_killed = False  # by us; else it died by itself
         self.status: int | None = None
@@ -101,9 +102,13 @@ class Session:
                 self.status = ident
             elif kind == FINISHED:
                 self.finished = True
-            else:
+            elif self.counting or kind == TRIMMING:
                 self.acks.take(kind, lsn, ident)
             yield kind
+
+    def stop_counting(self) -> None:
+        """What it acknowledges from now on binds nobody: its disk is gone."""
+        self.counting = False
 
     def read_acks(self, count: int) -> None:
         """Take acknowledgements until there are so many, or the child is dead."""
