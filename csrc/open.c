@@ -52,7 +52,8 @@ int wal_enter(struct wal_writer *writer, struct wal_call *call) {
 
 int wal_leave(struct wal_writer *writer, int result) {
     writer->calls--;
-    if (writer->calls == 0) pthread_cond_broadcast(&writer->changed);
+    int is_quiet = writer->calls == 0 || (writer->calls == 1 && writer->awaiting_quiet);
+    if (is_quiet) pthread_cond_broadcast(&writer->changed);
     pthread_mutex_unlock(&writer->mutex);
     return result;
 }
@@ -427,9 +428,11 @@ int wal_writer_open(const char *path, const wal_options *options, wal_writer **w
 /* ---- reopen ---------------------------------------------------------------------------------- */
 
 static void wait_alone(struct wal_writer *writer) {
+    writer->awaiting_quiet = 1;
     while (writer->calls > 1 || writer->leading || writer->job.step != WAL_STEP_NONE) {
         pthread_cond_wait(&writer->changed, &writer->mutex);
     }
+    writer->awaiting_quiet = 0;
 }
 
 int wal_writer_reopen(wal_writer *writer, wal_report *report, wal_error *error) {

@@ -95,7 +95,8 @@ struct wal_writer {
     pthread_cond_t posted;  /* for the committer: a job, or the end */
     pthread_cond_t work;    /* for the background thread: something may be due, or the end */
     enum wal_writer_state state;
-    int calls; /* in flight, close's own not counted */
+    int calls;          /* in flight, close's own not counted */
+    int awaiting_quiet; /* reopen waits until its own call is the only one */
     int leading;
     int rotating; /* the leader moves the tail: appends wait */
     int poisoned;
