@@ -4,12 +4,13 @@ import click
 
 from walengine import __version__
 from walengine.cli import demo, log, records
-from walengine.cli._run import EXIT_CODES, run
+from walengine.cli._run import EXIT_CODES, Commands, run
 
 __all__ = ["main"]
 
 
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EXIT_CODES,
 )

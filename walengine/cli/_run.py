@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -25,18 +25,33 @@ EXIT_CODES = (
 )
 
 
+class OutputClosed(Exception):  # noqa: N818 (nothing went wrong)
+    """Whoever read our output has seen enough."""
+
+
+class Commands(click.Group):
+    """A group whose broken pipes reach run(): click would make them exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise OutputClosed from error
+
+
 def run(command: click.Command) -> NoReturn:
     """Run a command line to its end and exit with its code."""
     logging.basicConfig(format="walengine: %(message)s", stream=sys.stderr)
     try:
         code = command.main(standalone_mode=False)
-        sys.stdout.flush()
+        _flush()
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. What is left in the buffer goes nowhere, or the
-        # interpreter would complain about it at exit.
+    except OutputClosed:
+        # What is left in the buffer goes nowhere, or the interpreter would complain about it at
+        # exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = CLEAN
     except (KeyboardInterrupt, click.Abort):
@@ -48,6 +63,13 @@ def run(command: click.Command) -> NoReturn:
     except (WalError, OSError) as error:
         code = complain(error, FAILED)
     sys.exit(code or CLEAN)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise OutputClosed from error
 
 
 def complain(problem: object, code: int) -> int:
