@@ -23,7 +23,7 @@ C_SUPPORT := $(filter-out $(C_TESTS),$(sort $(wildcard tests/c/*.c)))
 FUZZERS := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 C_FILES := $(sort $(CORE) $(HEADERS) $(wildcard tests/c/*.[ch] tests/fuzz/*.[ch] bench/*.[ch]))
 PACKAGE := $(sort $(wildcard walengine/*.py* walengine/*/*.py))
-PYTHON_FILES := setup.py walengine tests bench
+PYTHON_FILES := setup.py walengine tests bench examples
 
 SUITES := $(patsubst tests/c/test_%.c,%,$(C_TESTS))
 # The suites that `make tsan` runs: those with threads.
@@ -159,6 +159,10 @@ build/%/libwalengine.a:
 
 -include $(shell find build -name '*.d' 2> /dev/null)
 
+.PHONY: reliability
+reliability: ## Write the counts of the last make test into docs/RELIABILITY.md
+	.venv-test/bin/python tests/reliability_table.py
+
 # ---- fuzzing -------------------------------------------------------------------------------------
 
 # What libFuzzer finds worth keeping goes to build/fuzz/<name>/corpus; it is checked in by hand.
@@ -187,7 +191,7 @@ lint: .venv-lint/environment $(call objects-of,lint,$(CORE)) ## Check style, typ
 	.venv-lint/bin/mypy --strict walengine
 	@echo .venv-lint/bin/clang-format --dry-run -Werror
 	@.venv-lint/bin/clang-format --dry-run -Werror $(C_FILES)
-	.venv-lint/bin/codespell csrc walengine tests bench docs *.md Makefile
+	.venv-lint/bin/codespell csrc walengine tests bench examples docs *.md Makefile
 
 .PHONY: fmt
 fmt: .venv-lint/environment ## Format Python and C
