@@ -1,0 +1,241 @@
+"""The documents: what they show runs, what exists is in them, what they point to is there."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import walengine
+from walengine.cli import cli
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COLUMNS_MAX = 100
+
+# What the project must never name: places of the machine it was written on.
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:work|farm|home|root|Users)/|\.library\b|\blocalhost\b")
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+
+
+def prose(page: str) -> str:
+    """The page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def run(*command: object, cwd: Path) -> str:
+    # The programs of this interpreter's environment come first, as after activating it.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd, env=os.environ | {"PATH": path}, text=True, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+# ---- what is shown runs --------------------------------------------------------------------------
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path):
+    (example,) = blocks(README, "python")
+    output = run(sys.executable, "-W", "error", "-c", example, cwd=tmp_path)
+    assert output == "1 b'order 1'\n2 b'order 2'\n3 b'order 3'\n"
+
+
+def test_the_commands_of_the_readme_run(tmp_path):
+    """Method: line by line through a shell, in one directory; the outputs that say much."""
+    (session,) = blocks(README, "console")
+    outputs = {}
+    for line in session.splitlines():
+        command = line.removeprefix("$ ")
+        assert command != line
+        outputs[command] = run("sh", "-c", command, cwd=tmp_path)
+    assert "durable 3\n" in outputs.values()
+    assert "order 1\norder 2\norder 3\n" in outputs.values()
+
+
+def test_the_key_value_store_keeps_what_it_acknowledged(tmp_path):
+    """Method: the example as a program, then killed in the middle of a run of changes."""
+    program = ROOT / "examples" / "kv.py"
+    run(sys.executable, program, "shop.kv", "put", "colour", "green", cwd=tmp_path)
+    assert run(sys.executable, program, "shop.kv", "get", "colour", cwd=tmp_path) == "green\n"
+    source = (
+        "import os, signal, sys\n"
+        f"sys.path.insert(0, {str(program.parent)!r})\n"
+        "from kv import Store\n"
+        "store = Store('shop.kv')\n"
+        "store.delete('colour')\n"
+        "for i in range(50):\n"
+        "    store.put(f'key {i}', str(i))\n"
+        "    if i == 20: store.compact()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, check=False)
+    assert killed.returncode == -9
+    items = run(sys.executable, program, "shop.kv", "items", cwd=tmp_path)
+    assert items == "{" + ", ".join(f'"key {i}": "{i}"' for i in range(50)) + "}\n"
+
+
+def test_the_group_commit_example_loses_nothing(tmp_path):
+    program = ROOT / "examples" / "ack_after_sync.py"
+    output = run(sys.executable, program, "requests.log", cwd=tmp_path)
+    assert output.startswith("200 acknowledged, 0 missing, ")
+
+
+def test_every_example_is_run():
+    """A new program in examples/ needs a test here."""
+    source = Path(__file__).read_text(encoding="utf-8")
+    missing = [path.name for path in ROOT.glob("examples/*") if path.is_file()]
+    assert [name for name in missing if f'"{name}"' not in source] == []
+
+
+# ---- what exists is documented -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", sorted(cli.commands))
+def test_every_command_is_in_the_readme(command):
+    assert f"`walengine {command}`" in README
+
+
+@pytest.mark.parametrize("name", walengine.__all__)
+def test_every_public_name_is_on_the_api_page(name):
+    assert re.search(rf"`{name}\b", text_of("docs/API.md"))
+
+
+def test_every_public_member_of_the_writer_and_the_reader_is_on_the_api_page():
+    page = text_of("docs/API.md")
+    members = {
+        name
+        for kind in (walengine.PortableWalWriter, walengine.WalReader)
+        for name in dir(kind)
+        if not name.startswith("_")
+    }
+    internal = {"after_fork_in_child", "close_at_exit", "native"}
+    assert [name for name in sorted(members - internal) if f"`{name}" not in page] == []
+
+
+@pytest.mark.parametrize("config", [walengine.WalConfig, walengine.IoUringConfig])
+def test_every_option_is_on_the_api_page(config):
+    page = text_of("docs/API.md")
+    assert [name for name in config.__dataclass_fields__ if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", ["docs/DURABILITY.md", "docs/FORMAT.md"])
+def test_every_case_of_the_decision_table_is_in(page):
+    """The labels of enum wal_case, all of them, and no other, stand in the table."""
+    labels = re.findall(r"^\s+WAL_CASE_(\w+) =", text_of("csrc/walengine.h"), re.MULTILINE)
+    table = re.findall(r"^\| ([A-Z_]{3,}) \|", text_of(page), re.MULTILINE)
+    assert sorted(table) == sorted(labels)
+
+
+def test_the_page_names_the_suite_that_kills_each_mutant():
+    source = text_of("tests/c/test_mutants.c")
+    suites = dict(re.findall(r'static const struct suite (\w+) = \{"(\w+)"', source))
+    killers = re.findall(r'\{WAL_MUTANT_\w+, "(\w+) [^"]*", &(\w+)\}', source)
+    wanted = {mutant: suites[suite] for mutant, suite in killers}
+    page = text_of("docs/RELIABILITY.md")
+    table = dict(re.findall(r"^\| ([MF]\d+) \|[^|]*\| `(\w+)` \|$", page, re.MULTILINE))
+    assert table == wanted
+    mutants = re.findall(r"WAL_MUTANT_([MF]\d+)_", text_of("csrc/hooks.h"))
+    assert sorted(table) == sorted(set(mutants))
+
+
+def test_every_source_file_has_its_place_in_the_architecture():
+    page = text_of("docs/ARCHITECTURE.md")
+    sources = [name_of(path) for path in sorted(ROOT.glob("csrc/*.c"))]
+    assert [name for name in sources if f"`{name}`" not in page] == []
+
+
+def test_every_suite_is_on_the_reliability_page():
+    page = text_of("docs/RELIABILITY.md")
+    own = {"tests/test_docs.py", "tests/test_tidy.py", "tests/test_packaging.py"}
+    small = {f"tests/test_{name}.py" for name in ("config", "crc32c", "errors", "types")}
+    suites = {
+        name_of(path) for path in (*ROOT.glob("tests/test_*.py"), *ROOT.glob("tests/c/test_*.c"))
+    }
+    assert [name for name in sorted(suites - own - small) if f"`{name}`" not in page] == []
+
+
+# ---- what is pointed to is there -----------------------------------------------------------------
+
+
+def anchors(page: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_links_lead_somewhere(path):
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(path.read_text(encoding="utf-8"))):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        page = path.parent / name if name else path
+        lost = anchor and page.exists() and anchor not in anchors(page.read_text(encoding="utf-8"))
+        if not page.exists() or lost:
+            broken.append(target)
+    assert broken == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_files_that_are_named_exist(path):
+    names = re.findall(
+        r"`((?:csrc|walengine|tests|bench|docs|examples)/[\w./-]+)`",
+        path.read_text(encoding="utf-8"),
+    )
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_make_targets_that_are_named_exist():
+    targets = set(re.findall(r"^([a-z-]+):.*## ", text_of("Makefile"), re.MULTILINE))
+    for path in PAGES:
+        named = re.findall(r"`(?:\w+=\w+ )?make ([a-z-]+)`", path.read_text(encoding="utf-8"))
+        assert [name for name in named if name not in targets] == [], path
+
+
+def test_decisions_are_numbered_without_a_gap():
+    numbers = [int(path.name[:4]) for path in sorted(ROOT.glob("docs/decisions/*.md"))]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_pages_are_of_one_style(path):
+    """Lines of at most 100 columns but in tables; one title; no place of a machine."""
+    text = path.read_text(encoding="utf-8")
+    assert [
+        line for line in text.splitlines() if len(line) > COLUMNS_MAX and not line.startswith("|")
+    ] == []
+    assert len(re.findall(r"^# ", prose(text), re.MULTILINE)) == 1
+    assert text.startswith("# ")
+
+
+def test_no_file_names_a_place_of_the_machine_it_was_written_on():
+    patterns = ("*.md", "*.toml", "Makefile", "docs/**/*.md", "csrc/*", "walengine/**/*.py",
+                "bench/*", "examples/*", "tests/**/*.py", "tests/**/*.[ch]")  # fmt: skip
+    found = []
+    for pattern in patterns:
+        for path in sorted(ROOT.glob(pattern)):
+            if path.suffix in {".so", ".o"} or not path.is_file() or path == Path(__file__):
+                continue
+            if path.name == "_core.c":
+                continue  # generated
+            if match := MACHINE_PATHS.search(path.read_text(encoding="utf-8")):
+                found.append(f"{name_of(path)}: {match.group()}")
+    assert found == []
