@@ -54,6 +54,7 @@ demo: .venv/installed ## Install into .venv and watch a log survive SIGKILL (abo
 
 .venv/installed: pyproject.toml setup.py $(CORE) $(HEADERS) $(PACKAGE)
 	$(call make-environment,.venv)
+	@rm -rf build/lib* build/bdist*  # or setuptools packs modules that are gone
 	.venv/bin/python -m pip install --quiet .
 	@touch $@
 
