@@ -32,17 +32,21 @@ def records_of(path: Path) -> list[tuple[int, bytes]]:
     return [(int(lsn), data.encode()) for lsn, data in EXPECTED[path.name]["records"].items()]
 
 
-def test_the_script_still_writes_these_bytes(tmp_path):
+FUZZ = Path(__file__).parent / "fuzz"
+GENERATED = [(GOLDEN / "make_golden.py", GOLDEN / "v1"), (FUZZ / "make_corpus.py", FUZZ / "corpus")]
+
+
+def files_below(directory: Path) -> dict[Path, bytes]:
+    return {p.relative_to(directory): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(("script", "stored"), GENERATED, ids=["golden", "corpus"])
+def test_the_scripts_still_write_these_bytes(script, stored, tmp_path):
     """Neither the format nor its description can drift: run the script, compare every file."""
-    subprocess.run([sys.executable, GOLDEN / "make_golden.py", tmp_path], check=True)
-    written = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    stored = {
-        p.relative_to(GOLDEN / "v1"): p.read_bytes()
-        for p in (GOLDEN / "v1").rglob("*")
-        if p.is_file()
-    }
-    assert written.keys() == stored.keys()
-    assert [name for name in written if written[name] != stored[name]] == []
+    subprocess.run([sys.executable, script, tmp_path], check=True)
+    written, kept = files_below(tmp_path), files_below(stored)
+    assert written.keys() == kept.keys()
+    assert [name for name in written if written[name] != kept[name]] == []
 
 
 def test_every_verdict_and_frame_type_is_among_them():

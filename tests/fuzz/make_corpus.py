@@ -1,4 +1,4 @@
-"""Write the fuzzers' corpora from the golden logs: `python make_corpus.py`.
+"""Write the fuzzers' corpora from the golden logs: `python make_corpus.py [directory]`.
 
 scan: each golden log as an image (memory_io.h), as it is and with the control bits that repair
 checksums after a mutation. headers: META, a segment header, frames and an INDEX of one of them.
@@ -7,6 +7,7 @@ checksums after a mutation. headers: META, a segment header, frames and an INDEX
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,8 +60,8 @@ def headers(log: Path) -> Iterator[tuple[str, bytes]]:
         at += -(-(64 + size) // 8) * 8
 
 
-def main() -> None:
-    scans, singles = HERE / "corpus" / "scan", HERE / "corpus" / "headers"
+def main(target: Path) -> None:
+    scans, singles = target / "scan", target / "headers"
     for directory in (scans, singles):
         directory.mkdir(parents=True, exist_ok=True)
     for log in sorted(GOLDEN.iterdir()):
@@ -71,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "corpus")
