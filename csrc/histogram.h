@@ -1,6 +1,6 @@
 /*
  * A latency histogram with a bounded relative error (HDR style): 32 linear sub-buckets per power
- * of two of nanoseconds, so a percentile is at most 3 % above the true one. Fixed size, no
+ * of two of nanoseconds, so a percentile is at most 1/32 above the true one. Fixed size, no
  * allocation; not thread-safe: its owner's mutex guards it.
  */
 #ifndef WALENGINE_HISTOGRAM_H

@@ -162,7 +162,7 @@ typedef struct wal_position {
     uint64_t poisoned;    /* 1: every further call is WAL_E_POISONED */
 } wal_position;
 
-/* Latencies in microseconds; a percentile is the upper bound of its bucket (within 3 %). */
+/* Latencies in microseconds; a percentile is the upper bound of its bucket (within 1/32). */
 typedef struct wal_latency {
     uint64_t count;
     double p50_us;

@@ -287,7 +287,7 @@ class VerifyReport(_Report):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LatencySummary(_Report):
-    """Latencies of one kind of operation, in microseconds, each within 3 %."""
+    """Latencies of one kind of operation, in microseconds, each within 1/32."""
 
     count: int
     p50_us: float
