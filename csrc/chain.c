@@ -101,12 +101,16 @@ static int open_segment(struct loader *loader, const char *name, int from_device
     return file;
 }
 
-/* Load one segment. A damaged one is noted and left out. */
+/*
+ * Load one segment. A damaged one is noted and left out; so is, in a log at work, one that was
+ * trimmed since the directory was listed.
+ */
 static int load_segment(struct loader *loader, uint64_t segment_id, int from_device) {
     struct wal_segment *segment = &loader->loaded[loader->loaded_count];
     memset(segment, 0, sizeof *segment);
     wal_segment_name(segment->name, segment_id);
     int file = open_segment(loader, segment->name, from_device);
+    if (file == -ENOENT && (loader->flags & WAL_LOAD_LIVE)) return 0;
     if (file < 0) return file;
     wal_error error;
     int result = wal_segment_load(loader->io, file, segment_id, segment, &error);
@@ -420,6 +424,10 @@ static int load_all(struct loader *loader, struct listing *listing) {
     int result = read_directory(loader, listing);
     if (result == 0) result = load_meta(loader);
     if (result == 0) result = load_segments(loader, listing);
+    /* Again: a segment that was gone had been trimmed, and META said so before it went. */
+    if (result == 0 && (loader->flags & WAL_LOAD_LIVE) && loader->chain->damage == WAL_CASE_NEW) {
+        result = load_meta(loader);
+    }
     if (result == 0) result = link_chain(loader);
     if (result == 0) result = recover_newest(loader);
     if (result == 0) result = gather_others(loader);

@@ -20,7 +20,7 @@
 #include "log.h"
 #include "pins.h"
 
-enum { OPEN_TRIES_MAX = 6, BLOCK_RECORDS_MAX = 1 << 16 };
+enum { OPEN_TRIES_MAX = 1000, BLOCK_RECORDS_MAX = 1 << 16 };
 
 struct wal_reader {
     struct wal_io *io;
@@ -55,18 +55,62 @@ static int load_once(struct wal_reader *reader, wal_error *error) {
     return wal_fail(error, WAL_E_NOT_FOUND, WAL_NOWHERE, "there is no log in this directory");
 }
 
-/* A writer at work renames and recycles while we look: what looks damaged is looked at again. */
+/* What one look at the log came to, to be compared with the next. */
+struct look {
+    int result;
+    uint64_t generation; /* of META: every trim makes a new one */
+    uint64_t highest_id;
+    uint64_t damaged_id;
+    uint64_t damaged_offset;
+};
+
+static struct look look_of(const struct wal_chain *chain, int result, const wal_error *error) {
+    struct look look = {.result = result};
+    wal_error damage = *error;
+    if (result == 0) {
+        look.result = wal_chain_damage(chain, &damage);
+        look.generation = chain->meta.disk.generation;
+        look.highest_id = chain->highest_id;
+    }
+    look.damaged_id = damage.segment_id;
+    look.damaged_offset = damage.offset;
+    return look;
+}
+
+static int is_same(const struct look *left, const struct look *right) {
+    return left->result != -ENOENT && left->result == right->result &&
+           left->generation == right->generation && left->highest_id == right->highest_id &&
+           left->damaged_id == right->damaged_id && left->damaged_offset == right->damaged_offset;
+}
+
+/* Did the trim overtake us, so that what we found of the log is all gone? */
+static int is_overtaken(const struct wal_chain *chain) {
+    return chain->count > 0 && chain->trim_lsn > chain->end.next_lsn;
+}
+
+/*
+ * A writer at work renames and recycles while we look, and what looks damaged may only have moved.
+ * The obvious way, a number of tries, calls a log damaged whose writer is fast enough; so we look
+ * until two looks in a row find the very same.
+ */
 static int load(struct wal_reader *reader, wal_error *error) {
+    struct look before = {.result = 0};
+    wal_error why = {.code = 0};
     int result = 0;
     for (int tries = 0; tries < OPEN_TRIES_MAX; tries++) {
-        if (tries > 0) {
-            wal_chain_free(&reader->chain);
-            (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        result = load_once(reader, &why);
+        int is_damage = result == WAL_E_CORRUPT || result == -ENOENT;
+        if (result < 0 && !is_damage) break;
+        if (result == 0 && !wal_chain_is_damaged(&reader->chain) && !is_overtaken(&reader->chain)) {
+            break;
         }
-        result = load_once(reader, error);
-        if (result == -ENOENT) continue;
-        if (result < 0 || !wal_chain_is_damaged(&reader->chain)) break;
+        struct look now = look_of(&reader->chain, result, &why);
+        if ((tries > 0 && is_same(&before, &now)) || tries + 1 == OPEN_TRIES_MAX) break;
+        before = now;
+        if (result == 0) wal_chain_free(&reader->chain);
+        (void)nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
+    if (result < 0 && error != NULL) *error = why;
     return result;
 }
 
@@ -208,10 +252,12 @@ int wal_reader_verify(wal_reader *reader, uint64_t index, wal_segment_check *che
     wal_walk_begin(&walk, &window, segment);
     walk.limit = segment->end_offset;
     int result = check_walk(&reader->chain, (size_t)index, &walk, check);
+    struct wal_place place = {
+        .file = segment->name, .segment_id = segment->header.segment_id, .offset = walk.offset};
     if (result < 0) {
-        struct wal_place place = {
-            .file = segment->name, .segment_id = segment->header.segment_id, .offset = walk.offset};
         (void)wal_fail_os(error, result, place, "cannot read the segment");
+    } else if (result > 0 && wal_segment_changed(reader->io, file, segment) > 0) {
+        result = wal_fail(error, WAL_E_TRIMMED, place, "the segment was trimmed while it was read");
     }
     wal_window_close(&window);
     wal_io_close(reader->io, file);

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from session_child import (
     ACKNOWLEDGED,
@@ -142,7 +143,7 @@ class Server:
         self.sessions = 0
         self.newest: Session | None = None
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         program = Path(__file__).with_name("session_child.py")
         self.process = subprocess.Popen(
             [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -249,7 +250,9 @@ class Oracle:
     def _check_acks(self, found: dict[int, bytes], acked: dict[int, int]) -> None:
         first = min(found, default=1)
         lost = [lsn for lsn in acked if lsn >= first and lsn not in found]
-        assert not lost, f"acknowledged and gone: {sorted(lost)[:5]} of 1 to {max(found, default=0)}"
+        assert not lost, (
+            f"acknowledged and gone: {sorted(lost)[:5]} of 1 to {max(found, default=0)}"
+        )
         wrong = [lsn for lsn, i in acked.items() if lsn >= first and found[lsn] != content(i)]
         assert not wrong, f"acknowledged and different: {sorted(wrong)[:5]}"
 

@@ -4,6 +4,7 @@ Method: the fault seam of the shipped extension makes operations on real files f
 fail every operation in turn; here it is what a Python program sees.
 """
 
+import contextlib
 import errno
 import threading
 import time
@@ -37,10 +38,8 @@ def wal(log):
     wal.sync()
     yield wal
     _native._fault_clear()
-    try:
+    with contextlib.suppress(WalPoisonedError):
         wal.close()
-    except WalPoisonedError:
-        pass
 
 
 def data_of(log):

@@ -163,7 +163,9 @@ def test_kills_at_a_fail_point_of_recovery(
 
 
 @pytest.mark.parametrize("before", ["killed_at_random", "closed"])
-def test_kills_at_every_operation_of_recovery(server, memory_path, seed, scaled, totals, count, before):
+def test_kills_at_every_operation_of_recovery(
+    server, memory_path, seed, scaled, totals, count, before
+):
     """Goal: recovery and the first append may die at any of their operations on files.
 
     Method: the nth operation kills the process, for nth from 1 until all of them succeed.
