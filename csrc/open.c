@@ -137,9 +137,11 @@ static int create_log(struct wal_writer *writer, const struct wal_chain *chain, 
 
 static int can_continue(const struct wal_writer *writer, const struct wal_chain *chain) {
     if (chain->count == 0 || chain->end.decision != WAL_CASE_SEALED) return 0;
-    const struct wal_disk_segment *header = &chain->segments[chain->count - 1].header;
+    const struct wal_segment *newest = &chain->segments[chain->count - 1];
+    const struct wal_disk_segment *header = &newest->header;
     uint64_t payload_max = writer->options.record_bytes_max + 8;
     if (header->payload_bytes_max < payload_max) return 0;
+    if (newest->file_bytes < header->segment_bytes) return 0; /* cut behind its seal: no room */
     if (WAL_MUTANT(F7_UNSEAL_ANY_ALIGNMENT)) return 1;
     return header->commit_alignment == writer->options.commit_alignment;
 }

@@ -13,7 +13,9 @@ from golden.format1 import crc32c, meta_slot
 from support import (
     BLOCK,
     SEGMENT_BYTES,
+    Log,
     assert_both_refuse,
+    assert_refused,
     cut,
     five_records,
     look,
@@ -147,6 +149,24 @@ def test_meta_that_is_none(tmp_path, contents):
     _, error = read_all(path)
     assert isinstance(error, walengine.WalCorruptionError)
     assert "META" in str(error)
+
+
+def test_meta_lost_its_segments(tmp_path):
+    """META and no segment: never a fresh log either."""
+    log, _ = five_records()
+    path = log.write(tmp_path / "log")
+    (path / segment_name(1)).unlink()
+    assert look(path).case == "META_LOST"
+    assert_refused(path, "META_LOST", "META")
+
+
+def test_meta_lost_trimmed_records(tmp_path):
+    """META says that records were trimmed, and no segment ever held one."""
+    log = Log()
+    log.segment(start=False)
+    path = log.meta(trim=4).write(tmp_path / "log")
+    assert look(path).case == "META_LOST"
+    assert_refused(path, "META_LOST", "META")
 
 
 def test_meta_of_another_format(tmp_path):

@@ -72,6 +72,16 @@ def test_sealed(tmp_path):
     assert walengine.recover(path).segments == 1
 
 
+def test_sealed_and_cut_behind_the_seal(tmp_path):
+    """Nothing was lost with what was cut off; the next append needs a segment with room."""
+    log, tail = five_records()
+    tail.seal().cut_file()
+    path = log.write(tmp_path / "log")
+    assert look(path).is_(verdict="clean", case="SEALED", last=5)
+    assert_goes_on(path, kept=5)
+    assert walengine.recover(path).segments == 2
+
+
 def test_idle(tmp_path):
     """The idle watermark says p, so damage to the last group cannot hide."""
     log, tail = five_records()
@@ -408,6 +418,17 @@ def test_chain_broken_by_a_damaged_start(tmp_path, number):
     assert_refused(path, "CHAIN_BROKEN", segment_name(number))
 
 
+def test_chain_broken_by_a_damaged_start_of_an_idle_tail(tmp_path):
+    """One group, so no frame vouches for another: the idle watermark does."""
+    log, first = five_records()
+    first.seal()
+    more(log.segment(), 2).sync().watermark()
+    path = log.write(tmp_path / "log")
+    flip(path / segment_name(2), FRAMES_OFFSET + 80)
+    assert look(path).is_(verdict="corrupt", case="CHAIN_BROKEN", last=5)
+    assert_refused(path, "CHAIN_BROKEN", segment_name(2))
+
+
 def test_chain_broken_by_another_end(tmp_path):
     """The successor names a predecessor's end that the predecessor cannot have."""
     for before in (
@@ -458,24 +479,6 @@ def test_meta_lost_when_both_slots_are_damaged(tmp_path):
     flip(path / "META", 4096 + 20)
     found = look(path)
     assert (found.verdict, found.case) == ("corrupt", "META_LOST")
-    assert_refused(path, "META_LOST", "META")
-
-
-def test_meta_lost_its_segments(tmp_path):
-    """META and no segment: never a fresh log either."""
-    log, _ = five_records()
-    path = log.write(tmp_path / "log")
-    (path / segment_name(1)).unlink()
-    assert look(path).case == "META_LOST"
-    assert_refused(path, "META_LOST", "META")
-
-
-def test_meta_lost_trimmed_records(tmp_path):
-    """META says that records were trimmed, and no segment ever held one."""
-    log = Log()
-    log.segment(start=False)
-    path = log.meta(trim=4).write(tmp_path / "log")
-    assert look(path).case == "META_LOST"
     assert_refused(path, "META_LOST", "META")
 
 
