@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "crc32c.h"
 #include "error.h"
 #include "hooks.h"
 #include "writer.h"
@@ -116,13 +117,24 @@ static int put_records(struct wal_writer *writer, struct batch *batch, wal_error
     return 0;
 }
 
-static int check_lengths(const struct wal_writer *writer, const struct batch *batch,
-                         wal_error *error) {
+/* A CRC that is wrong already would be acknowledged here and refused by every later open. */
+static int check_batch(const struct wal_writer *writer, const struct batch *batch,
+                       wal_error *error) {
+    const char *record = batch->joined;
     for (uint32_t i = 0; i < batch->count; i++) {
-        if (batch->lengths[i] <= writer->options.record_bytes_max) continue;
-        return wal_fail(error, WAL_E_TOO_LARGE, WAL_NOWHERE,
-                        "a record of %u bytes is larger than record_bytes_max, %llu",
-                        batch->lengths[i], (unsigned long long)writer->options.record_bytes_max);
+        if (batch->lengths[i] > writer->options.record_bytes_max) {
+            return wal_fail(error, WAL_E_TOO_LARGE, WAL_NOWHERE,
+                            "a record of %u bytes is larger than record_bytes_max, %llu",
+                            batch->lengths[i],
+                            (unsigned long long)writer->options.record_bytes_max);
+        }
+        if (batch->crcs != NULL && batch->crcs[i] != wal_crc32c(0, record, batch->lengths[i])) {
+            return wal_fail(error, WAL_E_INVALID, WAL_NOWHERE,
+                            "record %u of this call does not match its CRC32C: it changed since "
+                            "that was computed; nothing was appended",
+                            i);
+        }
+        record += batch->lengths[i];
     }
     return 0;
 }
@@ -143,7 +155,7 @@ static int reserve_for_group(struct wal_writer *writer, const struct batch *batc
 }
 
 static int append_batch(struct wal_writer *writer, struct batch *batch, struct wal_call *call) {
-    int result = check_lengths(writer, batch, call->error);
+    int result = check_batch(writer, batch, call->error);
     if (result == 0) result = reserve_for_group(writer, batch, call->error);
     while (result == 0 && batch->taken < batch->count) {
         uint64_t need = plan_room(writer, batch);
@@ -171,11 +183,16 @@ int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32
         .flags = flags,
     };
     *taken = 0;
+    if ((flags & WAL_RECORD_CRC) && crcs == NULL && count > 0) {
+        return wal_fail(error, WAL_E_INVALID, WAL_NOWHERE, "RECORD_CRC wants the records' CRCs");
+    }
     struct wal_call call = wal_call_begin(flags, error);
     int result = wal_enter(writer, &call);
     if (result < 0) return result;
     result = append_batch(writer, &batch, &call);
-    *taken = batch.taken;
+    /* All or none: a write that failed in the middle poisoned the writer, and the group is void. */
+    int is_void = result < 0 && (flags & WAL_ATOMIC);
+    *taken = is_void ? 0 : batch.taken;
     if (first_lsn != NULL) *first_lsn = batch.first_lsn;
     return wal_leave(writer, result);
 }
