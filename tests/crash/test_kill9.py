@@ -126,6 +126,7 @@ SHAPES = {
     "many-segments": {},
     "strict-sectors": {"strict_sectors": True, "segment_bytes": 262144},
     "few-segments": {"segment_bytes": 1 << 20},
+    "changing": {},
 }
 
 
@@ -133,7 +134,9 @@ SHAPES = {
 def test_kills_at_random(server, memory_path, seed, scaled, totals, count, shape):
     """Goal: nothing handed over is lost. Method: SIGKILL from outside, at any moment."""
     rounds = Rounds(server, memory_path / "log", seed, **SHAPES[shape])
-    while rounds.counted < scaled(42):
+    while rounds.counted < scaled(32):
+        if shape == "changing":  # each writer finds segments that do not serve it
+            rounds.job = rounds.random.choice([SHAPES["many-segments"], *SHAPES.values()])
         rounds.judge(rounds.killed_at_random())
     rounds.report(totals, count)
 
