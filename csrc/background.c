@@ -1,8 +1,8 @@
 /*
  * What is done ahead of time, off the commit path: the next segment, zero-filling, giving up
  * segments, the idle watermark. One step at a time, each decided under the mutex; its I/O runs
- * without it, on descriptors of its own. A failure here never poisons: the step is tried again
- * later, and the commit path does without.
+ * without it, on descriptors of its own. A failure here is tried again later, and the commit path
+ * does without; only a failed sync of the tail itself poisons, whoever asked for it.
  */
 #include <assert.h>
 #include <errno.h>
@@ -84,7 +84,7 @@ static void release_one(struct wal_writer *writer, size_t at) {
  */
 static void mark_idle(struct wal_writer *writer) {
     writer->idle_mark_due = 0;
-    (void)wal_tail_write_slot(writer, 0, 0, NULL);
+    if (wal_tail_put_slot(writer, 0, 0) < 0) writer->stats.preparation_failures++;
 }
 
 static void prepare_next(struct wal_writer *writer) {
@@ -100,12 +100,19 @@ static void prepare_next(struct wal_writer *writer) {
     pthread_cond_broadcast(&writer->changed);
 }
 
-/* Zeros through a descriptor of our own: a writeback error stays visible to the commits' one. */
-static int fill(struct wal_io *io, const char *name, uint64_t from, uint64_t to) {
+/*
+ * Zeros through a descriptor of our own: a writeback error stays visible to the commits' one. A
+ * failed flush of the device is told only once, though, and what it may have lost are the commits'
+ * bytes too: so *sync_failed tells the two apart.
+ */
+static int fill(struct wal_io *io, const char *name, uint64_t from, uint64_t to, int *sync_failed) {
     int file = wal_io_open(io, name, WAL_IO_WRITE);
     if (file < 0) return file;
     int result = wal_io_write_zeros(io, file, from, to - from);
-    if (result == 0) result = wal_io_sync(io, file);
+    if (result == 0) {
+        result = wal_io_sync(io, file);
+        *sync_failed = result < 0;
+    }
     wal_io_close(io, file);
     return result;
 }
@@ -116,13 +123,16 @@ static void fill_one(struct wal_writer *writer, const char *segment_name, uint64
     char name[WAL_NAME_BYTES];
     uint64_t from = *frontier;
     uint64_t to = segment_bytes - from < step ? segment_bytes : from + step;
+    int is_tail = frontier == &writer->tail.frontier, sync_failed = 0;
     memcpy(name, segment_name, sizeof name);
     *claimed = 1;
     pthread_mutex_unlock(&writer->mutex);
-    int result = fill(writer->io, name, from, to);
+    int result = fill(writer->io, name, from, to, &sync_failed);
     pthread_mutex_lock(&writer->mutex);
     *claimed = 0; /* nobody rotates, takes or closes a file that is claimed: it is still the same */
-    if (result < 0) {
+    if (result < 0 && is_tail && sync_failed) {
+        (void)wal_poison(writer, result, "syncing the tail's zeros failed", from, NULL);
+    } else if (result < 0) {
         note_failure(writer);
     } else {
         assert(*frontier == from);

@@ -33,9 +33,10 @@ int wal_fail_os(wal_error *error, int code, struct wal_place place, const char *
     va_start(arguments, format);
     fill(error, code, place, format, arguments);
     va_end(arguments);
-    error->os_error = -code;
+    if (code > -4096) error->os_error = -code; /* below: one of ours, from below the seam */
     size_t used = strlen(error->message);
-    (void)snprintf(error->message + used, sizeof error->message - used, ": %s", strerror(-code));
+    (void)snprintf(error->message + used, sizeof error->message - used, ": %s",
+                   wal_status_text(code));
     return code;
 }
 

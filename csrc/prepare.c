@@ -130,12 +130,21 @@ static int christen(struct preparation *work, wal_error *error) {
         what = "cannot sync the log's directory";
         result = wal_io_sync_dir(work->io);
     }
-    return result < 0 ? tell(result, segment->name, what, error) : 0;
+    if (result == 0) return 0;
+    /* One of the two names is the file's. Left behind, each new try would take more space. */
+    wal_io_close(work->io, file);
+    if (wal_io_unlink(work->io, segment->name) < 0) (void)wal_io_unlink(work->io, work->spare);
+    return tell(result, segment->name, what, error);
 }
 
-static uint32_t payload_bytes_max(const struct wal_writer *writer) {
+/* The largest frame that this segment may hold: 1 MiB, one record, or its INDEX. */
+static uint32_t payload_bytes_max(const struct wal_writer *writer, uint64_t segment_bytes) {
+    uint64_t most = WAL_FRAME_PAYLOAD_MAX;
     uint64_t one_record = writer->options.record_bytes_max + 8;
-    return (uint32_t)(one_record > WAL_FRAME_PAYLOAD_MAX ? one_record : WAL_FRAME_PAYLOAD_MAX);
+    uint64_t index = wal_index_payload_bytes_max(segment_bytes);
+    if (one_record > most) most = one_record;
+    if (index > most) most = index;
+    return (uint32_t)(most < UINT32_MAX ? most : UINT32_MAX);
 }
 
 static int begin_header(struct wal_writer *writer, uint64_t segment_bytes,
@@ -147,7 +156,7 @@ static int begin_header(struct wal_writer *writer, uint64_t segment_bytes,
     header->created_us = wal_clock_us(writer);
     header->segment_bytes = segment_bytes;
     header->commit_alignment = writer->options.commit_alignment;
-    header->payload_bytes_max = payload_bytes_max(writer);
+    header->payload_bytes_max = payload_bytes_max(writer, segment_bytes);
     segment->file_bytes = segment_bytes;
     wal_segment_name(segment->name, header->segment_id);
     return wal_random(writer, &header->salt, sizeof header->salt);
@@ -165,10 +174,7 @@ int wal_prepare(struct wal_writer *writer, uint64_t segment_bytes, struct wal_pr
     if (!found) wal_spare_name(work.spare, writer->next_spare++);
     pthread_mutex_unlock(&writer->mutex);
     if (!found) result = create_spare(&work, segment_bytes, error);
-    if (result == 0) {
-        result = christen(&work, error);
-        if (result < 0) wal_io_close(work.io, work.prepared.file);
-    }
+    if (result == 0) result = christen(&work, error);
     pthread_mutex_lock(&writer->mutex);
     if (result < 0) return result;
     if (work.is_recycled) writer->stats.segments_recycled++;
@@ -220,7 +226,8 @@ static int recycle(struct wal_io *io, const struct wal_release *release, const c
 int wal_release_now(struct wal_writer *writer, const struct wal_release *release) {
     char spare[WAL_NAME_BYTES];
     uint64_t number = writer->next_spare++;
-    int reuse = release->cut_bytes == 0 && writer->spare_count < WAL_SPARES_MAX &&
+    int reuse = release->cut_bytes == 0 && !release->never_reuse &&
+                writer->spare_count < WAL_SPARES_MAX &&
                 release->file_bytes == writer->options.segment_bytes &&
                 !wal_is_pinned(writer->meta.disk.log_uuid, release->segment_id);
     wal_spare_name(spare, number);

@@ -50,8 +50,11 @@ static uint64_t segment_bytes_for(const struct wal_writer *writer, uint64_t need
     uint64_t start = wal_frame_bytes(writer, sizeof(struct wal_disk_start));
     uint64_t frames = WAL_FRAMES_OFFSET + start + need;
     if (frames + wal_index_reserve(writer, standard) <= standard) return standard;
-    return wal_round_up(frames + wal_index_reserve(writer, frames + WAL_INDEX_STRIDE_BYTES),
-                        WAL_BLOCK_BYTES);
+    uint64_t bytes = wal_round_up(frames, WAL_BLOCK_BYTES);
+    while (bytes < frames + wal_index_reserve(writer, bytes)) { /* the INDEX grows with the file */
+        bytes = wal_round_up(frames + wal_index_reserve(writer, bytes), WAL_BLOCK_BYTES);
+    }
+    return bytes;
 }
 
 static void wait_changed(struct wal_writer *writer) {

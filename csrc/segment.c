@@ -35,8 +35,8 @@ static int parse_name(const char *name, const char *prefix, uint64_t *number) {
             return 0;
         }
     }
-    *number = value;
-    return strcmp(name + length + 16, ".seg") == 0;
+    *number = value; /* 0 and the highest are nobody's: the next number must exist */
+    return value != 0 && value != UINT64_MAX && strcmp(name + length + 16, ".seg") == 0;
 }
 
 int wal_parse_segment_name(const char *name, uint64_t *segment_id) {

@@ -29,7 +29,8 @@ struct wal_segment {
     /* Set by the chain: */
     uint64_t end_offset;
     uint64_t last_lsn;
-    int is_sealed;
+    int is_sealed; /* its end slot says so, at its end */
+    int in_chain;
 };
 
 /* Names: wal-<16 hex>.seg and free-<16 hex>.seg. Parsing returns 1 only for exactly such a name. */

@@ -75,6 +75,7 @@ int wal_tail_put_index(struct wal_writer *writer, uint64_t *index_offset, wal_er
     *index_offset = 0;
     if (tail->index.failed || tail->index.count == 0) return 0;
     uint64_t bytes = wal_index_payload_bytes(tail->index.count);
+    if (bytes > tail->segment.header.payload_bytes_max) return 0;
     if (tail->offset + wal_frame_bytes(writer, bytes) > tail->segment.header.segment_bytes)
         return 0;
     void *payload = wal_malloc(bytes);
@@ -93,8 +94,7 @@ int wal_tail_put_index(struct wal_writer *writer, uint64_t *index_offset, wal_er
     return result;
 }
 
-int wal_tail_write_slot(struct wal_writer *writer, int sealed, uint64_t index_offset,
-                        wal_error *error) {
+int wal_tail_put_slot(struct wal_writer *writer, int sealed, uint64_t index_offset) {
     struct wal_tail *tail = &writer->tail;
     struct wal_disk_end slot = {
         .sealed = (uint32_t)sealed,
@@ -105,13 +105,17 @@ int wal_tail_write_slot(struct wal_writer *writer, int sealed, uint64_t index_of
     };
     wal_end_encode(&slot, tail->segment.header.salt);
     int result = wal_write_block(writer->io, tail->file, WAL_END_SLOT_OFFSET, &slot, sizeof slot);
-    if (result < 0) {
-        return wal_poison(writer, result, "writing the end slot failed", WAL_END_SLOT_OFFSET,
-                          error);
-    }
+    if (result < 0) return result;
     tail->segment.slot = slot;
     tail->segment.has_slot = 1;
     return 0;
+}
+
+int wal_tail_write_slot(struct wal_writer *writer, int sealed, uint64_t index_offset,
+                        wal_error *error) {
+    int result = wal_tail_put_slot(writer, sealed, index_offset);
+    if (result == 0) return 0;
+    return wal_poison(writer, result, "writing the end slot failed", WAL_END_SLOT_OFFSET, error);
 }
 
 void wal_tail_close(struct wal_writer *writer) {

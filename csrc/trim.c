@@ -27,15 +27,36 @@ static size_t count_below(const struct wal_writer *writer, uint64_t lsn) {
     return count;
 }
 
-static void drop_oldest(struct wal_writer *writer, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        const struct wal_segment *oldest = &writer->closed[0];
-        struct wal_release release = {.segment_id = oldest->header.segment_id,
-                                      .file_bytes = oldest->file_bytes};
-        memcpy(release.name, oldest->name, sizeof release.name);
-        memmove(writer->closed, writer->closed + 1, --writer->closed_count * sizeof *oldest);
-        (void)wal_release_now(writer, &release); /* what stays behind is an orphan: harmless */
+/* What was still to be cut is unlinked instead: a cut may be on its way to the same file. */
+static void forget_pending(struct wal_writer *writer, uint64_t segment_id) {
+    for (size_t i = 0; i < writer->release_count;) {
+        if (writer->releases[i].segment_id == segment_id) {
+            writer->releases[i] = writer->releases[--writer->release_count];
+        } else {
+            i++;
+        }
     }
+}
+
+/* Take the oldest segments out of the chain, then give them up one by one, the oldest first. */
+static void drop_oldest(struct wal_writer *writer, size_t count) {
+    if (count == 0) return;
+    struct wal_release *dropped = wal_calloc(count, sizeof *dropped);
+    if (dropped == NULL) return; /* they stay in the chain, and go with the next trim */
+    for (size_t i = 0; i < count; i++) {
+        const struct wal_segment *segment = &writer->closed[i];
+        dropped[i].segment_id = segment->header.segment_id;
+        dropped[i].file_bytes = segment->file_bytes;
+        dropped[i].never_reuse = !segment->is_sealed;
+        memcpy(dropped[i].name, segment->name, sizeof dropped[i].name);
+        forget_pending(writer, segment->header.segment_id);
+    }
+    writer->closed_count -= count;
+    memmove(writer->closed, writer->closed + count, writer->closed_count * sizeof *writer->closed);
+    for (size_t i = 0; i < count; i++) {
+        (void)wal_release_now(writer, &dropped[i]); /* what stays behind is an orphan: harmless */
+    }
+    wal_free(dropped);
 }
 
 int wal_trim(struct wal_writer *writer, uint64_t lsn, wal_error *error) {

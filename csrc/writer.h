@@ -68,6 +68,7 @@ struct wal_release {
     uint64_t segment_id;
     uint64_t file_bytes;
     uint64_t cut_bytes;    /* > 0: keep it, cut to this size */
+    int never_reuse;       /* it ended uncleanly: unlink it rather than make it a spare */
     uint64_t successor_id; /* released when a sync of this segment (or a later one) succeeded */
 };
 
@@ -95,8 +96,7 @@ struct wal_writer {
     pthread_cond_t posted;  /* for the committer: a job, or the end */
     pthread_cond_t work;    /* for the background thread: something may be due, or the end */
     enum wal_writer_state state;
-    int calls;          /* in flight, close's own not counted */
-    int awaiting_quiet; /* reopen waits until its own call is the only one */
+    int calls; /* in flight, close's own not counted */
     int leading;
     int rotating; /* the leader moves the tail: appends wait */
     int poisoned;
@@ -145,6 +145,9 @@ struct wal_writer {
     wal_stats stats;   /* counters; the io's are added when asked */
     struct wal_histogram sync_latency;
     struct wal_io_counters final_counters; /* the io's, once it is gone */
+    uint64_t final_frame_bytes;
+    uint64_t reopens; /* that succeeded */
+    wal_report last_report;
 };
 
 /* One call of the public API on its way through the writer. */
@@ -196,6 +199,7 @@ struct wal_frame_body {
 
 int wal_tail_put(struct wal_writer *writer, const struct wal_frame_body *body, wal_error *error);
 int wal_tail_put_index(struct wal_writer *writer, uint64_t *index_offset, wal_error *error);
+int wal_tail_put_slot(struct wal_writer *writer, int sealed, uint64_t index_offset);
 int wal_tail_write_slot(struct wal_writer *writer, int sealed, uint64_t index_offset,
                         wal_error *error);
 void wal_tail_close(struct wal_writer *writer);
