@@ -131,7 +131,9 @@ static void *committer_main(void *argument) {
             pthread_cond_wait(&writer->posted, &writer->mutex);
         }
         if (writer->stopping) break;
-        job->result = lead_now(writer, job->step, job->argument, &job->error);
+        wal_error error = {.code = 0}; /* job->error is being read while we are at work */
+        job->result = lead_now(writer, job->step, job->argument, &error);
+        job->error = error;
         job->step = WAL_STEP_NONE;
         job->done = job->ticket;
         pthread_cond_broadcast(&writer->changed);
@@ -143,7 +145,7 @@ static void *committer_main(void *argument) {
 }
 
 static int has_committer(struct wal_writer *writer) {
-    if (writer->options.flags & WAL_NO_THREADS) return 0;
+    if ((writer->options.flags & WAL_NO_THREADS) || writer->stopping) return 0;
     if (writer->committer_started) return 1;
     if (pthread_create(&writer->committer, NULL, committer_main, writer) != 0) return 0;
     writer->committer_started = 1;

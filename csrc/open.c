@@ -52,8 +52,7 @@ int wal_enter(struct wal_writer *writer, struct wal_call *call) {
 
 int wal_leave(struct wal_writer *writer, int result) {
     writer->calls--;
-    int is_quiet = writer->calls == 0 || (writer->calls == 1 && writer->awaiting_quiet);
-    if (is_quiet) pthread_cond_broadcast(&writer->changed);
+    if (writer->calls == 0) pthread_cond_broadcast(&writer->changed);
     pthread_mutex_unlock(&writer->mutex);
     return result;
 }
@@ -188,6 +187,38 @@ static int adopt_closed(struct wal_writer *writer, const struct wal_chain *chain
     return 0;
 }
 
+/* Cuts that earlier lives owe: a segment that ended uncleanly is as long as what it holds. */
+static int adopt_cuts(struct wal_writer *writer) {
+    for (size_t i = 0; i + 1 < writer->closed_count + (writer->tail.file >= 0); i++) {
+        const struct wal_segment *segment = &writer->closed[i];
+        struct wal_release release = {
+            .segment_id = segment->header.segment_id,
+            .file_bytes = segment->file_bytes,
+            .cut_bytes = wal_round_up(segment->end_offset, WAL_BLOCK_BYTES),
+        };
+        if (segment->is_sealed || release.cut_bytes >= segment->file_bytes) continue;
+        memcpy(release.name, segment->name, sizeof release.name);
+        int result = wal_release_later(writer, &release);
+        if (result < 0) return result;
+    }
+    return 0;
+}
+
+/* At most WAL_SPARES_MAX spares are kept; what earlier lives left beyond that is given back. */
+static int adopt_spares(struct wal_writer *writer, const struct wal_chain *chain) {
+    for (size_t i = 0; i < chain->spare_count; i++) {
+        if (writer->spare_count < WAL_SPARES_MAX) {
+            writer->spares[writer->spare_count++] = chain->spares[i];
+            continue;
+        }
+        struct wal_release release = {.segment_id = 0};
+        wal_spare_name(release.name, chain->spares[i]);
+        int result = wal_release_later(writer, &release);
+        if (result < 0) return result;
+    }
+    return 0;
+}
+
 /* May a segment that an earlier life prepared serve as our next one? */
 static int serves(const struct wal_writer *writer, const struct wal_chain *chain,
                   const struct wal_other *other) {
@@ -218,8 +249,6 @@ static void adopt_prepared(struct wal_writer *writer, const struct wal_other *ot
  * durable: recovery itself writes nothing, and an empty log keeps its only segment until then.
  */
 static int adopt_others(struct wal_writer *writer, const struct wal_chain *chain) {
-    int result = wal_ensure_release_room(writer, chain->other_count + 2);
-    if (result < 0) return result;
     uint64_t after =
         writer->tail.file >= 0 ? writer->tail.segment.header.segment_id : chain->highest_id + 1;
     for (size_t i = 0; i < chain->other_count; i++) {
@@ -236,13 +265,13 @@ static int adopt_others(struct wal_writer *writer, const struct wal_chain *chain
             .file_bytes = other->segment.file_bytes,
         };
         memcpy(release.name, other->segment.name, sizeof release.name);
-        (void)wal_release_later(writer, &release);
+        int result = wal_release_later(writer, &release);
+        if (result < 0) return result;
     }
+    int result = adopt_cuts(writer);
+    if (result == 0) result = adopt_spares(writer, chain);
     for (size_t i = 0; i < writer->release_count; i++) writer->releases[i].successor_id = after;
-    for (size_t i = 0; i < chain->spare_count && writer->spare_count < WAL_SPARES_MAX; i++) {
-        writer->spares[writer->spare_count++] = chain->spares[i];
-    }
-    return 0;
+    return result;
 }
 
 static int adopt(struct wal_writer *writer, const struct wal_chain *chain, wal_error *error) {
@@ -285,6 +314,19 @@ static int judge(const struct wal_writer *writer, const struct wal_chain *chain,
     return 0;
 }
 
+/* A writer that recovers anew must find its own log: never a fresh one, never another. */
+static int check_identity(const struct wal_writer *writer, const struct wal_chain *chain,
+                          wal_error *error) {
+    const struct wal_disk_meta *before = &writer->meta.disk;
+    if (before->generation == 0) return 0; /* the first recovery of this writer */
+    if (chain->has_meta &&
+        memcmp(chain->meta.disk.log_uuid, before->log_uuid, sizeof before->log_uuid) == 0) {
+        return 0;
+    }
+    return wal_fail(error, WAL_E_CORRUPT, WAL_IN_FILE("META"),
+                    "the directory no longer holds this writer's log; restore it, then reopen");
+}
+
 static int recover(struct wal_writer *writer, wal_report *report, wal_error *error) {
     struct wal_chain chain;
     uint64_t begin = wal_monotonic_ns();
@@ -295,6 +337,7 @@ static int recover(struct wal_writer *writer, wal_report *report, wal_error *err
     wal_report found;
     wal_chain_report(&chain, &found);
     result = judge(writer, &chain, error);
+    if (result == 0) result = check_identity(writer, &chain, error);
     if (result == 0 && !chain.has_meta && (writer->options.flags & WAL_CREATE) == 0) {
         result = wal_fail(error, WAL_E_NOT_FOUND, WAL_NOWHERE,
                           "there is no log in this directory, and create is off");
@@ -429,28 +472,17 @@ int wal_writer_open(const char *path, const wal_options *options, wal_writer **w
 
 /* ---- reopen ---------------------------------------------------------------------------------- */
 
+/* Wait until no call is inside. Others who want to reopen wait too, and are not counted as calls. */
 static void wait_alone(struct wal_writer *writer) {
-    writer->awaiting_quiet = 1;
-    while (writer->calls > 1 || writer->leading || writer->job.step != WAL_STEP_NONE) {
+    while (writer->calls > 0 || writer->leading || writer->job.step != WAL_STEP_NONE) {
         pthread_cond_wait(&writer->changed, &writer->mutex);
     }
-    writer->awaiting_quiet = 0;
 }
 
-int wal_writer_reopen(wal_writer *writer, wal_report *report, wal_error *error) {
-    int result = refuse_forked(writer, error);
-    if (result < 0) return result;
-    pthread_mutex_lock(&writer->mutex);
-    result = refuse_closed(writer, error);
-    if (result < 0) {
-        pthread_mutex_unlock(&writer->mutex);
-        return result;
-    }
-    writer->calls++;
-    wait_alone(writer);
-    writer->leading = 1;
+/* Recover in place; the caller leads and nobody else is inside. */
+static int recover_again(struct wal_writer *writer, wal_report *report, wal_error *error) {
     wal_background_pause(writer);
-    if (!writer->poisoned) result = wal_sync_tail(writer, error);
+    int result = writer->poisoned ? 0 : wal_sync_tail(writer, error);
     if (result == 0) {
         release_files(writer);
         result = recover(writer, report, error);
@@ -460,10 +492,32 @@ int wal_writer_reopen(wal_writer *writer, wal_report *report, wal_error *error) 
             (void)wal_poison(writer, result > -4096 ? result : -EIO, "reopening failed", 0, NULL);
         }
     }
-    writer->leading = 0;
     writer->idle_mark_due = 0;
     wal_background_resume(writer);
-    return wal_leave(writer, result);
+    return result;
+}
+
+/*
+ * After a poison every thread tends to call this. Whoever comes second finds the writer healed, by
+ * a reopen that began after it asked, and takes that one's report.
+ */
+int wal_writer_reopen(wal_writer *writer, wal_report *report, wal_error *error) {
+    int result = refuse_forked(writer, error);
+    if (result < 0) return result;
+    pthread_mutex_lock(&writer->mutex);
+    uint64_t asked = writer->reopens;
+    wait_alone(writer);
+    result = refuse_closed(writer, error);
+    if (result == 0 && (writer->reopens == asked || writer->poisoned)) {
+        writer->leading = 1;
+        result = recover_again(writer, &writer->last_report, error);
+        writer->reopens += (uint64_t)(result == 0);
+        writer->leading = 0;
+        pthread_cond_broadcast(&writer->changed);
+    }
+    if (result == 0 && report != NULL) *report = writer->last_report;
+    pthread_mutex_unlock(&writer->mutex);
+    return result;
 }
 
 /* ---- close ----------------------------------------------------------------------------------- */
@@ -474,13 +528,9 @@ static int wind_down(struct wal_writer *writer, struct wal_call *call) {
         int result = wal_wait(writer, call);
         if (result < 0) return result;
     }
-    if (writer->poisoned) return 0;
-    int is_sealed = 0;
-    while (!is_sealed && !writer->poisoned) {
+    while (!writer->poisoned && writer->tail.file >= 0 && !writer->tail.needs_unseal) {
         int result = wal_lead(writer, WAL_STEP_SEAL, 0, call);
-        if (result == WAL_E_AGAIN) return result;
-        if (result < 0) break;
-        is_sealed = writer->tail.file < 0 || writer->tail.needs_unseal;
+        if (result < 0) return result == WAL_E_AGAIN ? result : 0; /* else the poison tells */
     }
     return 0;
 }
@@ -501,6 +551,26 @@ static void join_threads(struct wal_writer *writer) {
     if (writer->committer_started) (void)pthread_join(writer->committer, NULL);
     writer->background_started = 0;
     writer->committer_started = 0;
+}
+
+static uint64_t frame_bytes(const struct wal_writer *writer) {
+    if (writer->io == NULL) return writer->final_frame_bytes;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < writer->closed_count; i++) {
+        bytes += writer->closed[i].end_offset - WAL_FRAMES_OFFSET;
+    }
+    if (writer->tail.file >= 0) bytes += writer->tail.offset - WAL_FRAMES_OFFSET;
+    return bytes;
+}
+
+/* Give files and lock back; what position and stats tell of a closed writer stays. */
+static void let_go(struct wal_writer *writer) {
+    writer->final_frame_bytes = frame_bytes(writer);
+    writer->final_counters = writer->io->counters;
+    release_files(writer);
+    wal_io_destroy(writer->io);
+    writer->io = NULL;
+    pthread_cond_broadcast(&writer->changed);
 }
 
 int wal_writer_close(wal_writer *writer, uint32_t flags, wal_error *error) {
@@ -524,15 +594,14 @@ int wal_writer_close(wal_writer *writer, uint32_t flags, wal_error *error) {
     writer->state = WAL_WRITER_CLOSED;
     if (writer->poisoned) result = wal_tell_poison(writer, error);
     pthread_mutex_unlock(&writer->mutex);
-    if (!is_first) return result;
-    join_threads(writer);
+    if (is_first) join_threads(writer);
     pthread_mutex_lock(&writer->mutex);
-    release_files(writer);
-    struct wal_io *io = writer->io;
-    writer->final_counters = io->counters;
-    writer->io = NULL;
+    if (is_first) {
+        let_go(writer);
+    } else { /* nobody returns from close while the lock is still held */
+        while (writer->io != NULL) pthread_cond_wait(&writer->changed, &writer->mutex);
+    }
     pthread_mutex_unlock(&writer->mutex);
-    wal_io_destroy(io); /* lets the lock go */
     return result;
 }
 
@@ -547,15 +616,6 @@ void wal_writer_free(wal_writer *writer) {
 }
 
 /* ---- looking --------------------------------------------------------------------------------- */
-
-static uint64_t frame_bytes(const struct wal_writer *writer) {
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < writer->closed_count; i++) {
-        bytes += writer->closed[i].end_offset - WAL_FRAMES_OFFSET;
-    }
-    if (writer->tail.file >= 0) bytes += writer->tail.offset - WAL_FRAMES_OFFSET;
-    return bytes;
-}
 
 void wal_writer_position(wal_writer *writer, wal_position *position) {
     memset(position, 0, sizeof *position);
