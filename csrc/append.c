@@ -155,8 +155,7 @@ static int reserve_for_group(struct wal_writer *writer, const struct batch *batc
 }
 
 static int append_batch(struct wal_writer *writer, struct batch *batch, struct wal_call *call) {
-    int result = check_batch(writer, batch, call->error);
-    if (result == 0) result = reserve_for_group(writer, batch, call->error);
+    int result = reserve_for_group(writer, batch, call->error);
     while (result == 0 && batch->taken < batch->count) {
         uint64_t need = plan_room(writer, batch);
         if (writer->poisoned) return wal_tell_poison(writer, call->error);
@@ -187,7 +186,8 @@ int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32
         return wal_fail(error, WAL_E_INVALID, WAL_NOWHERE, "RECORD_CRC wants the records' CRCs");
     }
     struct wal_call call = wal_call_begin(flags, error);
-    int result = wal_enter(writer, &call);
+    int result = check_batch(writer, &batch, error);
+    if (result == 0) result = wal_enter(writer, &call);
     if (result < 0) return result;
     result = append_batch(writer, &batch, &call);
     /* All or none: a write that failed in the middle poisoned the writer, and the group is void. */

@@ -63,22 +63,40 @@ void wal_walk_begin(struct wal_walk *walk, struct wal_window *window,
     };
 }
 
-/* CRC of a payload that is larger than the window, a piece at a time. 1, 0 or a negative code. */
-static int check_large_payload(struct wal_walk *walk) {
-    uint64_t at = walk->offset + WAL_FRAME_HEADER_BYTES;
-    uint64_t end = at + walk->frame.payload_bytes;
-    uint32_t crc = 0;
-    while (at < end) {
+/* Continue *crc over the file's bytes from..to, a piece at a time. 1, 0 (too short) or negative. */
+static int crc_of_range(struct wal_walk *walk, uint64_t from, uint64_t to, uint32_t *crc) {
+    while (from < to) {
         const char *piece = NULL;
-        uint64_t want = end - at < WAL_FRAME_PAYLOAD_MAX ? end - at : WAL_FRAME_PAYLOAD_MAX;
-        int64_t got = wal_window_get(walk->window, at, want, &piece);
+        uint64_t want = to - from < WAL_FRAME_PAYLOAD_MAX ? to - from : WAL_FRAME_PAYLOAD_MAX;
+        int64_t got = wal_window_get(walk->window, from, want, &piece);
         if (got < 0) return (int)got;
         if (got == 0) return 0;
-        crc = wal_crc32c(crc, piece, (size_t)got);
-        at += (uint64_t)got;
+        *crc = wal_crc32c(*crc, piece, (size_t)got);
+        from += (uint64_t)got;
     }
+    return 1;
+}
+
+/* A payload that is larger than the window holds one record: check it and its own CRC in pieces. */
+static int check_large_payload(struct wal_walk *walk) {
+    const struct wal_disk_frame *frame = &walk->frame;
+    int is_data = frame->type == WAL_TYPE_DATA;
+    uint64_t begin = walk->offset + WAL_FRAME_HEADER_BYTES;
+    uint64_t end = begin + frame->payload_bytes;
+    uint64_t tables = is_data ? begin + wal_frame_record_bytes(frame) : end;
+    uint32_t crc = 0;
     walk->payload = NULL;
-    return crc == walk->frame.payload_crc;
+    int whole = crc_of_range(walk, begin, tables, &crc);
+    uint32_t record_crc = crc;
+    if (whole == 1) whole = crc_of_range(walk, tables, end, &crc);
+    if (whole != 1 || crc != frame->payload_crc) return whole < 0 ? whole : 0;
+    if (!is_data || !(frame->flags & WAL_FLAG_RECORD_CRC)) return 1;
+    const char *at = NULL;
+    uint32_t stored;
+    int64_t got = wal_window_get(walk->window, end - sizeof stored, sizeof stored, &at);
+    if (got < (int64_t)sizeof stored) return got < 0 ? (int)got : 0;
+    memcpy(&stored, at, sizeof stored);
+    return stored == record_crc;
 }
 
 /* Payload CRC of the frame whose header has been checked. 1, 0 or a negative code. */
