@@ -39,13 +39,14 @@
 #include "hooks.h"
 #include "io.h"
 #include "log.h"
+#include "pins.h"
 
 #ifndef O_DIRECT
 #define O_DIRECT 0
 #endif
 
 enum {
-    FILES_MAX = 64, /* open at once in one directory: a writer needs about five */
+    FILES_MAX = 1024, /* open at once in one directory: a writer needs five, a cursor one */
     DIRECT_ALIGNMENT = 4096,
     LOCK_TRIES = 25, /* every 20 ms: a ring can hold a descriptor after its process died */
 };
@@ -78,11 +79,18 @@ static void close_fd(int *file) {
     atomic_fetch_sub(&open_files, 1);
 }
 
-static void before_fork(void) { pthread_mutex_lock(&registry_mutex); }
+static void before_fork(void) {
+    pthread_mutex_lock(&registry_mutex);
+    wal_pins_before_fork();
+}
 
-static void after_fork_in_parent(void) { pthread_mutex_unlock(&registry_mutex); }
+static void after_fork_in_parent(void) {
+    wal_pins_after_fork();
+    pthread_mutex_unlock(&registry_mutex);
+}
 
 static void after_fork_in_child(void) {
+    wal_pins_after_fork();
     atomic_fetch_add(&fork_generation, 1);
     for (struct posix_io *p = registry; p != NULL; p = p->next) {
         for (int i = 0; i < FILES_MAX; i++) close_fd(&p->files[i]);
@@ -97,16 +105,17 @@ static void register_fork_handlers(void) {
     (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
+/*
+ * registry_mutex is held from the system call that makes a descriptor until it is remembered: a
+ * fork in between would leave the child one that nobody closes.
+ */
 static int remember(struct posix_io *p, int file) {
-    pthread_mutex_lock(&registry_mutex);
     for (int i = 0; i < FILES_MAX; i++) {
         if (p->files[i] >= 0) continue;
         p->files[i] = file;
         atomic_fetch_add(&open_files, 1);
-        pthread_mutex_unlock(&registry_mutex);
         return file;
     }
-    pthread_mutex_unlock(&registry_mutex);
     (void)close(file);
     return -EMFILE;
 }
@@ -156,8 +165,7 @@ static int is_safe(const struct posix_io *p, const struct stat *st) {
     return !p->is_writer || (st->st_uid == geteuid() && st->st_nlink == 1);
 }
 
-static int posix_open(struct wal_io *io, const char *name, unsigned flags) {
-    struct posix_io *p = (struct posix_io *)io;
+static int open_file(struct posix_io *p, const char *name, unsigned flags) {
     int how = O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK; /* NONBLOCK: a FIFO must not hang us */
     how |= (flags & WAL_IO_WRITE) ? O_RDWR : O_RDONLY;
     if (flags & WAL_IO_CREATE) how |= O_CREAT | O_EXCL;
@@ -174,6 +182,13 @@ static int posix_open(struct wal_io *io, const char *name, unsigned flags) {
         refuse_copy_on_write(p, file);
     }
     return remember(p, file);
+}
+
+static int posix_open(struct wal_io *io, const char *name, unsigned flags) {
+    pthread_mutex_lock(&registry_mutex);
+    int file = open_file((struct posix_io *)io, name, flags);
+    pthread_mutex_unlock(&registry_mutex);
+    return file;
 }
 
 static int posix_stat(struct wal_io *io, int file, struct wal_io_stat *out) {
@@ -409,7 +424,9 @@ static int posix_lock(struct wal_io *io, int64_t *holder_pid) {
     int result = -EWOULDBLOCK;
     for (int tries = 0; tries < LOCK_TRIES && result == -EWOULDBLOCK; tries++) {
         if (tries > 0) (void)nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        pthread_mutex_lock(&registry_mutex);
         result = try_lock(p, holder_pid);
+        pthread_mutex_unlock(&registry_mutex);
     }
     return result;
 }
@@ -468,10 +485,27 @@ static int sync_parent(const char *path, wal_error *error) {
     return 0;
 }
 
+/* Does the directory hold a log already? Then its own name has been made durable. */
+static int holds_log(const char *path) {
+    int directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0) return 0;
+    struct stat st;
+    int found = fstatat(directory, "META", &st, AT_SYMLINK_NOFOLLOW) == 0;
+    (void)close(directory);
+    return found;
+}
+
+/*
+ * A directory that is there without a log may have been made a moment ago, by its owner or by a
+ * writer that died before it could sync: its name is not known to be durable.
+ */
 static int make_directory(const char *path, wal_error *error) {
     if (mkdir(path, 0700) != 0) {
-        if (errno == EEXIST) return 0;
-        return wal_fail_os(error, -errno, WAL_NOWHERE, "cannot create the log's directory");
+        if (errno != EEXIST) {
+            return wal_fail_os(error, -errno, WAL_NOWHERE, "cannot create the log's directory");
+        }
+        struct stat st;
+        if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode) || holds_log(path)) return 0;
     }
     return sync_parent(path, error);
 }

@@ -58,3 +58,7 @@ int wal_is_pinned(const uint8_t log_uuid[16], uint64_t segment_id) {
     pthread_mutex_unlock(&pins_mutex);
     return pinned;
 }
+
+void wal_pins_before_fork(void) { pthread_mutex_lock(&pins_mutex); }
+
+void wal_pins_after_fork(void) { pthread_mutex_unlock(&pins_mutex); }

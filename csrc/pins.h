@@ -12,4 +12,8 @@ int wal_pin(const uint8_t log_uuid[16], uint64_t segment_id);
 void wal_unpin(const uint8_t log_uuid[16], uint64_t segment_id);
 int wal_is_pinned(const uint8_t log_uuid[16], uint64_t segment_id);
 
+/* A child inherits the table; its mutex must not be another thread's then. */
+void wal_pins_before_fork(void);
+void wal_pins_after_fork(void);
+
 #endif
