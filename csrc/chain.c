@@ -209,6 +209,8 @@ static struct wal_segment *step_back(struct loader *loader, struct wal_segment *
     }
     predecessor->end_offset = segment->start.predecessor_end_offset;
     predecessor->last_lsn = segment->start.predecessor_last_lsn;
+    predecessor->is_sealed = predecessor->has_slot && predecessor->slot.sealed &&
+                             predecessor->slot.end_offset == predecessor->end_offset;
     return predecessor;
 }
 
@@ -223,13 +225,29 @@ static void check_oldest(struct loader *loader, const struct wal_segment *oldest
                    "the oldest segment begins at LSN %" PRIu64 ", and the log at LSN %" PRIu64,
                    oldest->start.base_lsn, loader->chain->trim_lsn);
     note_damage(loader->chain, WAL_CASE_CHAIN_BROKEN, &error);
+    if (loader->flags & WAL_LOAD_SALVAGE) return;
     loader->chain->count = 0; /* nothing stands before this damage */
 }
 
 /*
- * Follow the chain back from the newest. Where it breaks, what stands before the break is the
- * chain that a reader gets: it begins anew below the missing segment.
+ * The chain broke behind `at`. What stands before the break is the chain that a reader gets: it
+ * begins anew below the missing segment. SALVAGE keeps both sides; where the lower one ended is
+ * not known then, but for the LSN that it cannot have reached.
  */
+static struct wal_segment *cross_gap(struct loader *loader, const struct wal_segment *at,
+                                     size_t *count) {
+    struct wal_segment *below = highest_started(loader, at->start.predecessor_id);
+    if (below != NULL && below->start.base_lsn >= at->start.base_lsn) below = NULL;
+    if ((loader->flags & WAL_LOAD_SALVAGE) == 0) {
+        *count = 0;
+    } else if (below != NULL) {
+        below->end_offset = below->file_bytes;
+        below->last_lsn = at->start.base_lsn - 1;
+    }
+    return below;
+}
+
+/* Follow the chain back from the newest. */
 static int link_chain(struct loader *loader) {
     struct wal_chain *chain = loader->chain;
     struct wal_segment *newest = highest_started(loader, UINT64_MAX);
@@ -242,19 +260,17 @@ static int link_chain(struct loader *loader) {
         order[count++] = at;
         int broken = 0;
         struct wal_segment *previous = step_back(loader, at, &broken);
-        if (broken) {
-            count = 0;
-            previous = highest_started(loader, at->start.predecessor_id);
-            if (previous != NULL && previous->start.base_lsn >= at->start.base_lsn) previous = NULL;
-        }
-        at = previous;
+        at = broken ? cross_gap(loader, at, &count) : previous;
     }
     chain->segments = wal_calloc(count + 1, sizeof *chain->segments);
     if (chain->segments == NULL) {
         wal_free(order);
         return wal_fail(loader->error, -ENOMEM, WAL_NOWHERE, "out of memory");
     }
-    for (size_t i = 0; i < count; i++) chain->segments[i] = *order[count - 1 - i];
+    for (size_t i = 0; i < count; i++) {
+        order[count - 1 - i]->in_chain = 1;
+        chain->segments[i] = *order[count - 1 - i];
+    }
     chain->count = count;
     wal_free(order);
     if (count > 0) check_oldest(loader, &chain->segments[0]);
@@ -279,13 +295,6 @@ static int recover_newest(struct loader *loader) {
 }
 
 /* ---- what is not in the chain ---------------------------------------------------------------- */
-
-static int is_in_chain(const struct wal_chain *chain, uint64_t segment_id) {
-    for (size_t i = 0; i < chain->count; i++) {
-        if (chain->segments[i].header.segment_id == segment_id) return 1;
-    }
-    return 0;
-}
 
 static void note_lost_start(struct wal_chain *chain, const struct wal_segment *segment,
                             uint64_t offset, uint64_t lsn) {
@@ -344,7 +353,7 @@ static int gather_others(struct loader *loader) {
         return wal_fail(loader->error, -ENOMEM, WAL_NOWHERE, "out of memory");
     for (size_t i = 0; i < loader->loaded_count; i++) {
         struct wal_segment *segment = &loader->loaded[i];
-        if (is_in_chain(chain, segment->header.segment_id)) continue;
+        if (segment->in_chain) continue;
         struct wal_other *other = &chain->others[chain->other_count++];
         other->segment = *segment;
         if (segment->has_start) continue;

@@ -45,8 +45,9 @@ struct wal_chain {
 };
 
 enum {
-    WAL_LOAD_DEVICE = 1, /* a writer's load: sync first, then read past the page cache */
-    WAL_LOAD_LIVE = 2,   /* a reader's load: the writer may be at work */
+    WAL_LOAD_DEVICE = 1,  /* a writer's load: sync first, then read past the page cache */
+    WAL_LOAD_LIVE = 2,    /* a reader's load: the writer may be at work */
+    WAL_LOAD_SALVAGE = 4, /* keep what stands on both sides of a missing segment */
 };
 
 /* index (may be NULL) collects the newest segment's sparse index. 0 or a negative code. */

@@ -35,6 +35,7 @@ struct wal_cursor {
     uint64_t next_lsn; /* of the next record to hand out */
     size_t at;         /* number of the segment in the chain */
     int file;          /* -1: the segment is not open */
+    int is_pinned;
     struct wal_window window;
     struct wal_walk walk;
     char *large; /* a record larger than the window */
@@ -47,7 +48,9 @@ struct wal_cursor {
 /* ---- opening --------------------------------------------------------------------------------- */
 
 static int load_once(struct wal_reader *reader, wal_error *error) {
-    int result = wal_chain_load(reader->io, WAL_LOAD_LIVE, NULL, &reader->chain, error);
+    unsigned flags = WAL_LOAD_LIVE;
+    if (reader->mode == WAL_RECOVERY_SALVAGE) flags |= WAL_LOAD_SALVAGE;
+    int result = wal_chain_load(reader->io, flags, NULL, &reader->chain, error);
     if (result < 0) return result;
     const struct wal_chain *chain = &reader->chain;
     if (chain->has_meta || chain->count > 0 || wal_chain_is_damaged(chain)) return 0;
@@ -282,7 +285,8 @@ static void leave_segment(struct wal_cursor *cursor) {
     if (cursor->file < 0) return;
     const struct wal_disk_segment *header = &segment_of(cursor)->header;
     wal_io_close(cursor->reader->io, cursor->file);
-    wal_unpin(header->log_uuid, header->segment_id);
+    if (cursor->is_pinned) wal_unpin(header->log_uuid, header->segment_id);
+    cursor->is_pinned = 0;
     cursor->file = -1;
 }
 
@@ -311,7 +315,9 @@ static uint64_t look_up(struct wal_cursor *cursor, uint64_t lsn) {
     const struct wal_disk_frame *frame = &cursor->walk.frame;
     at = cursor->walk.payload;
     if (frame->type != WAL_TYPE_INDEX || at == NULL) return 0;
-    return wal_index_find(at, frame->payload_bytes, lsn, &entry) ? entry.offset : 0;
+    if (!wal_index_find(at, frame->payload_bytes, lsn, &entry)) return 0;
+    if (!jump(cursor, entry.offset) || cursor->walk.lsn != entry.first_lsn) return 0;
+    return entry.offset;
 }
 
 /* Go near lsn: by the INDEX, then from header to header. What is passed over is not verified. */
@@ -344,11 +350,13 @@ static int salvages_behind_end(const struct wal_cursor *cursor) {
 
 static int enter_segment(struct wal_cursor *cursor, wal_error *error) {
     const struct wal_segment *segment = segment_of(cursor);
-    (void)wal_pin(segment->header.log_uuid, segment->header.segment_id);
+    const struct wal_disk_segment *header = &segment->header;
+    cursor->is_pinned = wal_pin(header->log_uuid, header->segment_id);
     cursor->file = open_segment(cursor->reader, segment, error);
     if (cursor->file < 0) {
-        wal_unpin(segment->header.log_uuid, segment->header.segment_id);
         int result = cursor->file;
+        if (cursor->is_pinned) wal_unpin(header->log_uuid, header->segment_id);
+        cursor->is_pinned = 0;
         cursor->file = -1;
         return result;
     }
@@ -416,19 +424,37 @@ static int tell_damage(struct wal_cursor *cursor, wal_error *error) {
                     place.offset, place.lsn);
 }
 
-/* SALVAGE: go on at the next header-valid frame that holds later records. 1: found, 0: none. */
+/*
+ * SALVAGE: go on at the next header-valid frame that holds later records. 1: found, 0: none before
+ * the limit. Holes are passed over; so is a block that the disk cannot read.
+ */
 static int resynchronise(struct wal_cursor *cursor) {
     struct wal_walk *walk = &cursor->walk;
+    uint64_t end =
+        walk->context.segment_bytes < walk->limit ? walk->context.segment_bytes : walk->limit;
     uint64_t offset = wal_round_up(walk->offset + 1, WAL_FRAME_ALIGNMENT);
-    walk->limit = UINT64_MAX;
-    for (; offset + WAL_FRAME_HEADER_BYTES <= walk->context.segment_bytes;
-         offset += WAL_FRAME_ALIGNMENT) {
+    while (offset + WAL_FRAME_HEADER_BYTES <= end) {
         const char *at = NULL;
         struct wal_disk_frame frame;
-        int64_t got = wal_window_get(&cursor->window, offset, WAL_FRAME_HEADER_BYTES, &at);
-        if (got < WAL_FRAME_HEADER_BYTES) return 0;
-        if (wal_frame_check_header(at, offset, &walk->context, &frame) != WAL_FRAME_OK) continue;
-        if (frame.first_lsn >= walk->lsn) return jump(cursor, offset);
+        int64_t data = wal_io_next_data(cursor->reader->io, cursor->file, offset);
+        if (data > (int64_t)offset) {
+            offset = (uint64_t)data / WAL_FRAME_ALIGNMENT * WAL_FRAME_ALIGNMENT;
+            continue;
+        }
+        int64_t got = wal_window_get(&cursor->window, offset, WAL_FRAME_PAYLOAD_MAX, &at);
+        if (got < 0) {
+            offset = wal_round_up(offset + 1, WAL_BLOCK_BYTES);
+            continue;
+        }
+        for (int64_t i = 0; i + WAL_FRAME_HEADER_BYTES <= got; i += WAL_FRAME_ALIGNMENT) {
+            uint64_t here = offset + (uint64_t)i;
+            if (wal_frame_check_header(at + i, here, &walk->context, &frame) != WAL_FRAME_OK) {
+                continue;
+            }
+            if (frame.first_lsn >= walk->lsn) return jump(cursor, here);
+        }
+        if (got < WAL_FRAME_PAYLOAD_MAX) return 0;
+        offset += WAL_FRAME_PAYLOAD_MAX - WAL_FRAME_HEADER_BYTES;
     }
     return 0;
 }
@@ -475,7 +501,7 @@ static int take_frame(struct wal_cursor *cursor, const char *payload, const char
     const struct wal_disk_frame *frame = &cursor->walk.frame;
     uint64_t record_bytes = wal_frame_record_bytes(frame);
     uint64_t last = segment_of(cursor)->last_lsn;
-    if (cursor->reader->mode == WAL_RECOVERY_SALVAGE) last = UINT64_MAX;
+    if (salvages_behind_end(cursor)) last = UINT64_MAX;
     if (cursor->to_lsn < last) last = cursor->to_lsn;
     const char *ends = payload + record_bytes;
     const char *crcs = ends + (uint64_t)frame->record_count * 4;
@@ -512,6 +538,7 @@ static int extends_block(struct wal_cursor *cursor, const wal_block *block, int 
     if (wal_frame_check_header(at, offset, &cursor->walk.context, &frame) != WAL_FRAME_OK) return 0;
     if (frame.first_lsn != cursor->next_lsn || frame.type != WAL_TYPE_DATA) return 0;
     if (((frame.flags & WAL_FLAG_RECORD_CRC) != 0) != has_crcs) return 0;
+    if (frame.payload_bytes > WAL_FRAME_PAYLOAD_MAX) return 0; /* it gets a block of its own */
     return offset + WAL_FRAME_HEADER_BYTES + frame.payload_bytes <= end;
 }
 
@@ -556,8 +583,10 @@ static int end_of_segment(struct wal_cursor *cursor, wal_error *error) {
 }
 
 static int stopped(struct wal_cursor *cursor, int stop, wal_error *error) {
-    if (stop < 0) return wal_fail_os(error, stop, place_of(cursor), "cannot read the segment");
     int salvages = cursor->reader->mode == WAL_RECOVERY_SALVAGE;
+    if (stop < 0 && (stop != -EIO || !salvages)) {
+        return wal_fail_os(error, stop, place_of(cursor), "cannot read the segment");
+    }
     if (stop == WAL_STOP_LIMIT &&
         (salvages || ends_as_recorded(&cursor->reader->chain, cursor->at, &cursor->walk))) {
         return end_of_segment(cursor, error);
