@@ -29,7 +29,7 @@ __attribute__((format(printf, 2, 3))) static void violated(struct hostile_result
     va_end(arguments);
 }
 
-/* ---- a second decoder, from the table in format.h ------------------------------------------- */
+/* ---- a second decoder, from the table in format.h -------------------------------------------- */
 
 static uint32_t header_crc(const struct view *view, const struct wal_disk_frame *frame) {
     uint32_t crc = wal_crc32c(0, &view->header.salt, 8);
@@ -47,14 +47,14 @@ static bool frame_decodes(const struct view *view, uint64_t offset,
     return frame->magic == WAL_FRAME_MAGIC && frame->own_offset == offset &&
            frame->salt_low == (uint32_t)view->header.salt && frame->zero == 0 &&
            frame->header_crc == header_crc(view, frame) && end <= view->file->bytes &&
-           frame->payload_crc == wal_crc32c(0, view->file->cache + offset + sizeof(*frame),
-                                            frame->payload_bytes);
+           frame->payload_crc ==
+               wal_crc32c(0, view->file->cache + offset + sizeof(*frame), frame->payload_bytes);
 }
 
 static uint64_t frame_end(const struct view *view, uint64_t offset,
                           const struct wal_disk_frame *frame) {
-    uint64_t alignment = (frame->flags & WAL_FLAG_PADDED) != 0 ? view->header.commit_alignment
-                                                              : WAL_FRAME_ALIGNMENT;
+    uint64_t alignment =
+        (frame->flags & WAL_FLAG_PADDED) != 0 ? view->header.commit_alignment : WAL_FRAME_ALIGNMENT;
     uint64_t end = offset + sizeof(*frame) + frame->payload_bytes;
     return (end + alignment - 1) / alignment * alignment;
 }
@@ -105,7 +105,7 @@ static void view_newest(struct view *view, struct sim_disk *disk, struct hostile
     view_walk(view, result);
 }
 
-/* ---- logs to work on -------------------------------------------------------------------------- */
+/* ---- logs to work on ------------------------------------------------------------------------- */
 
 static struct sim_disk *play(struct session *s, const char *script, uint32_t alignment) {
     struct sim_disk *disk = sim_new();
@@ -122,7 +122,9 @@ static void finish(struct session *s, struct sim_disk *disk) {
 
 void hostile_decode(struct hostile_result *result) {
     static const char *const scripts[] = {
-        "a10 c b600 c A33 a0 c x a10 c", "f f f m f a10 c g500 c", "a700 a1 a0 c m a511 c",
+        "a10 c b600 c A33 a0 c x a10 c",
+        "f f f m f a10 c g500 c",
+        "a700 a1 a0 c m a511 c",
     };
     for (size_t i = 0; i < 6; i++) {
         struct session s;
@@ -141,11 +143,18 @@ static void judge(const struct session *s, struct sim_disk *disk, struct hostile
     char why[ORACLE_WHY_BYTES];
     struct oracle_found found;
     struct oracle oracle = s->oracle; /* shares the records, is not freed */
+    wal_writer *writer = NULL;
     wal_reader *reader = NULL;
     wal_report report = {0};
     wal_error error = {0};
-    int opened = wal_reader_open_io(sim_io(disk), WAL_RECOVERY_POINT_IN_TIME, &reader, &report,
-                                    &error);
+    /* A writer looks once; a reader looks again for a while before it believes in damage. */
+    int opened = wal_writer_open_io(sim_io(disk), &s->options, &writer, &report, &error);
+    if (opened < 0) {
+        result->reported++;
+        return;
+    }
+    wal_writer_free(writer);
+    opened = wal_reader_open_io(sim_io(disk), WAL_RECOVERY_POINT_IN_TIME, &reader, &report, &error);
     if (opened < 0) {
         result->reported++;
         return;
@@ -154,8 +163,8 @@ static void judge(const struct session *s, struct sim_disk *disk, struct hostile
         result->reported++;
     } else if (oracle_check_reader(&oracle, reader, &report, false, &found, why) != 0) {
         /* Who computes CRCs may write any record he likes: they tell accidents, not attackers. */
-        bool refused = forged ? strstr(why, "outside its block") == NULL
-                              : strstr(why, "cursor fails") != NULL;
+        bool refused =
+            forged ? strstr(why, "outside its block") == NULL : strstr(why, "cursor fails") != NULL;
         if (refused) result->reported++;
         if (!refused) violated(result, "%s: %.300s", what, why);
     }
@@ -186,9 +195,19 @@ static void forge_one(const struct session *s, struct sim_disk *disk, const char
 static void forge_lengths(const struct session *s, struct sim_disk *disk, const struct view *view,
                           uint64_t offset, struct hostile_result *result) {
     const uint32_t lengths[] = {
-        0, 1, 3, 7, (uint32_t)(view->file->bytes - offset - 64),
-        (uint32_t)(view->file->bytes - offset - 63), 32768, 1048576, 1048577, 0x7fffffff,
-        0x80000000u, 0xfffffff7u, 0xffffffffu,
+        0,
+        1,
+        3,
+        7,
+        (uint32_t)(view->file->bytes - offset - 64),
+        (uint32_t)(view->file->bytes - offset - 63),
+        32768,
+        1048576,
+        1048577,
+        0x7fffffff,
+        0x80000000u,
+        0xfffffff7u,
+        0xffffffffu,
     };
     for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
         struct wal_disk_frame frame;
@@ -259,7 +278,7 @@ void hostile_flip(struct hostile_result *result) {
     finish(&s, disk);
 }
 
-/* ---- the lock --------------------------------------------------------------------------------- */
+/* ---- the lock -------------------------------------------------------------------------------- */
 
 static void remove_directory(const char *path) {
     DIR *entries = opendir(path);

@@ -8,9 +8,9 @@
 #include "session.h"
 
 struct hostile_result {
-    uint64_t frames; /* written by the core, decoded by the table in format.h */
-    uint64_t forged; /* frames with right CRCs and wrong numbers */
-    uint64_t flipped; /* single bits of frame headers */
+    uint64_t frames;   /* written by the core, decoded by the table in format.h */
+    uint64_t forged;   /* frames with right CRCs and wrong numbers */
+    uint64_t flipped;  /* single bits of frame headers */
     uint64_t reported; /* of the last two: refused, or ended before */
     uint64_t violations;
     char first[512];

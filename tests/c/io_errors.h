@@ -15,10 +15,10 @@ struct io_errors_options {
 };
 
 struct io_errors_result {
-    uint64_t cases;     /* workloads run with a fault in them */
-    uint64_t failures;  /* calls that answered with an error */
-    uint64_t poisoned;  /* writers */
-    uint64_t hidden;    /* faults that no caller saw */
+    uint64_t cases;    /* workloads run with a fault in them */
+    uint64_t failures; /* calls that answered with an error */
+    uint64_t poisoned; /* writers */
+    uint64_t hidden;   /* faults that no caller saw */
     uint64_t violations;
     uint64_t cases_at_first;
     char first[1024];

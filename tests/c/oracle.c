@@ -14,7 +14,7 @@ int oracle_say(char *why, const char *format, ...) {
     return -1;
 }
 
-/* ---- history ------------------------------------------------------------------------------ */
+/* ---- history --------------------------------------------------------------------------------- */
 
 void oracle_init(struct oracle *oracle) { *oracle = (struct oracle){.trim = 1}; }
 
@@ -37,8 +37,8 @@ static void append(struct oracle *oracle, const struct sim_mark *mark) {
     CHECK(mark->a == oracle->last + 1 && mark->a <= ORACLE_RECORDS_MAX);
     if (mark->a > oracle->capacity) {
         oracle->capacity = oracle->capacity * 2 + 64;
-        oracle->records = realloc(oracle->records,
-                                  (size_t)oracle->capacity * sizeof(oracle->records[0]));
+        oracle->records =
+            realloc(oracle->records, (size_t)oracle->capacity * sizeof(oracle->records[0]));
         CHECK(oracle->records != NULL);
     }
     oracle->records[oracle->last++] = (struct oracle_record){
@@ -94,7 +94,7 @@ uint64_t oracle_hash(const struct oracle *oracle) {
     return check_random(&state);
 }
 
-/* ---- content ------------------------------------------------------------------------------ */
+/* ---- content --------------------------------------------------------------------------------- */
 
 /* Every fourth record is full of frame magics, so that a resync meets them. */
 void oracle_content(uint64_t lsn, uint32_t incarnation, uint8_t *data, size_t length) {
@@ -136,7 +136,7 @@ static int check_record(const struct oracle *oracle, uint64_t lsn, const char *d
     return 0;
 }
 
-/* ---- the log ------------------------------------------------------------------------------ */
+/* ---- the log --------------------------------------------------------------------------------- */
 
 static int check_bounds(const struct oracle *oracle, const struct oracle_found *found, bool killed,
                         char *why) {
@@ -146,8 +146,8 @@ static int check_bounds(const struct oracle *oracle, const struct oracle_found *
                           promised == oracle->acked ? "acknowledged" : "handed over", promised);
     }
     if (found->last > oracle->last) {
-        return oracle_say(why, "I3: recovered to %" PRIu64 ", appended were %" PRIu64,
-                          found->last, oracle->last);
+        return oracle_say(why, "I3: recovered to %" PRIu64 ", appended were %" PRIu64, found->last,
+                          oracle->last);
     }
     bool trim_known = found->first == oracle->trim ||
                       (oracle->trim_asked != 0 && found->first == oracle->trim_asked);
@@ -206,15 +206,17 @@ int oracle_check_reader(const struct oracle *oracle, wal_reader *reader, const w
     *found = (struct oracle_found){
         .first = report->first_lsn, .last = report->last_lsn, .report = *report};
     if (report->verdict == WAL_VERDICT_CORRUPT) {
-        return oracle_say(why, "false corruption: %s at %s:%" PRIu64 " (evidence %" PRIu64
-                          ", LSN %" PRIu64 ")", wal_case_text(report->decision), report->file,
-                          report->end_offset, report->evidence_offset, report->evidence_lsn);
+        return oracle_say(
+            why, "false corruption: %s at %s:%" PRIu64 " (evidence %" PRIu64 ", LSN %" PRIu64 ")",
+            wal_case_text(report->decision), report->file, report->end_offset,
+            report->evidence_offset, report->evidence_lsn);
     }
     if (check_bounds(oracle, found, killed, why) != 0) return -1;
     if (found->first > found->last) return 0;
     if (check_records(oracle, reader, found->first, found, why) != 0) return -1;
     uint64_t middle = found->first + (found->last - found->first) / 2;
-    return middle > found->first ? check_records(oracle, reader, middle, found, why) : 0;
+    bool seek = middle > found->first && found->last % 4 == 0; /* costs as much again */
+    return seek ? check_records(oracle, reader, middle, found, why) : 0;
 }
 
 int oracle_check_disk(const struct oracle *oracle, struct sim_disk *disk, bool killed,
@@ -223,8 +225,8 @@ int oracle_check_disk(const struct oracle *oracle, struct sim_disk *disk, bool k
     wal_report report = {0};
     wal_error error = {0};
     *found = (struct oracle_found){0};
-    int result = wal_reader_open_io(sim_io(disk), WAL_RECOVERY_POINT_IN_TIME, &reader, &report,
-                                    &error);
+    int result =
+        wal_reader_open_io(sim_io(disk), WAL_RECOVERY_POINT_IN_TIME, &reader, &report, &error);
     if (result < 0) {
         bool absent = result == WAL_E_NOT_FOUND || result == WAL_E_NOT_A_LOG;
         found->none = absent && !oracle->created && oracle->acked == 0;

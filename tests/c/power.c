@@ -3,7 +3,7 @@
 
 #include "check.h"
 
-enum { AXES_MAX = 16384, EXHAUSTIVE_MAX = 729, EXHAUSTIVE_AXES_MAX = 6, SUBSET_MAX = 48 };
+enum { AXES_MAX = 16384, EXHAUSTIVE_MAX = 729, EXHAUSTIVE_AXES_MAX = 6 };
 
 struct power {
     const struct power_options *options;
@@ -18,8 +18,8 @@ struct power {
     size_t step;
     size_t steps;
     uint32_t alignment;
-    struct sim_disk *disk;  /* replayed up to here */
-    struct oracle oracle;   /* likewise */
+    struct sim_disk *disk; /* replayed up to here */
+    struct oracle oracle;  /* likewise */
     struct sim_axis *axes;
     uint32_t *choice;
     size_t axis_count;
@@ -27,7 +27,7 @@ struct power {
     bool nested;
 };
 
-/* ---- states seen ---------------------------------------------------------------------------- */
+/* ---- states seen ----------------------------------------------------------------------------- */
 
 static bool seen_insert(struct power *p, uint64_t hash) {
     hash |= 1;
@@ -59,8 +59,8 @@ struct power *power_new(const struct power_options *options, struct power_result
     p->options = options;
     p->result = result;
     p->seed = options->seed;
-    p->axes = calloc(AXES_MAX, sizeof(p->axes[0]));
-    p->choice = calloc(AXES_MAX, sizeof(p->choice[0]));
+    p->axes = calloc(2 * AXES_MAX, sizeof(p->axes[0])); /* the second half is for what is nested */
+    p->choice = calloc(2 * AXES_MAX, sizeof(p->choice[0]));
     CHECK(p->axes != NULL && p->choice != NULL);
     *result = (struct power_result){0};
     return p;
@@ -87,13 +87,12 @@ static void violated(struct power *p, const char *where, const char *why) {
                         p->alignment, p->step, p->steps, where, why);
     for (size_t i = 0; i < p->axis_count && used < (int)sizeof(result->first) - 40; i++) {
         if (p->choice[i] == 0) continue;
-        used += snprintf(result->first + used, sizeof(result->first) - (size_t)used,
-                         " %u/%u.%u=%u", p->axes[i].kind, p->axes[i].inode, p->axes[i].sector,
-                         p->choice[i]);
+        used += snprintf(result->first + used, sizeof(result->first) - (size_t)used, " %u/%u.%u=%u",
+                         p->axes[i].kind, p->axes[i].inode, p->axes[i].sector, p->choice[i]);
     }
 }
 
-/* ---- judging one state ---------------------------------------------------------------------- */
+/* ---- judging one state ----------------------------------------------------------------------- */
 
 /* Recover with a writer, append, close, recover again: I4, I5. The disk is used up. */
 static int judge_writer(struct power *p, struct sim_disk *disk, const struct oracle *oracle,
@@ -192,8 +191,9 @@ static void set_all(struct power *p, bool kept) {
 
 /* Where the axes are too many: prefixes, suffixes, drop-one, keep-one, garble-one. */
 static void try_regular(struct power *p) {
-    size_t stride = p->axis_count / SUBSET_MAX + 1;
-    for (size_t one = 0; one < p->axis_count; one += stride) {
+    size_t stride = p->axis_count / (size_t)p->options->subset_max + 1;
+    size_t first = (size_t)check_below(&p->seed, stride);
+    for (size_t one = first; one < p->axis_count; one += stride) {
         for (size_t i = 0; i < p->axis_count; i++) {
             p->choice[i] = i <= one ? p->axes[i].newest : 0;
         }
@@ -277,9 +277,8 @@ static void judge_nested(struct power *p, struct sim_disk *state, const struct o
     inner.seed = p->seed;
     inner.nested = true;
     inner.disk = begin;
-    inner.axes = calloc(AXES_MAX, sizeof(inner.axes[0]));
-    inner.choice = calloc(AXES_MAX, sizeof(inner.choice[0]));
-    CHECK(inner.axes != NULL && inner.choice != NULL);
+    inner.axes = p->axes + AXES_MAX;
+    inner.choice = p->choice + AXES_MAX;
     oracle_copy(&inner.oracle, oracle);
     for (size_t i = 0; i < trace.count && !power_enough(p); i++) {
         sim_apply(begin, &trace.events[i]);
@@ -290,8 +289,6 @@ static void judge_nested(struct power *p, struct sim_disk *state, const struct o
     p->seen_capacity = inner.seen_capacity;
     p->seen_count = inner.seen_count;
     oracle_free(&inner.oracle);
-    free(inner.axes);
-    free(inner.choice);
     sim_free(begin);
     sim_trace_clear(&trace);
 }

@@ -28,6 +28,7 @@ struct power_options {
     uint64_t writer_every;  /* of how many states one is also opened for writing */
     uint64_t nested_every;  /* of how many states one has its own recovery cut at every I/O */
     uint64_t random_states; /* chosen at random where a step has too many to try them all */
+    uint64_t subset_max;    /* there: how many prefixes, suffixes, ... of its sectors */
     bool stop_at_first;     /* violation */
 };
 

@@ -3,8 +3,7 @@
 
 #include "check.h"
 
-static void mark(struct session *s, uint32_t kind, uint64_t a, uint64_t b, uint64_t c,
-                 uint64_t d) {
+static void mark(struct session *s, uint32_t kind, uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
     struct sim_mark one = {.kind = kind, .a = a, .b = b, .c = c, .d = d};
     oracle_apply(&s->oracle, &one);
     if (s->disk != NULL) sim_mark(s->disk, one);
@@ -41,7 +40,7 @@ static void doubt(struct session *s) {
     mark(s, ORACLE_DOUBT, 0, 0, 0, 0);
 }
 
-/* ---- what every answer must agree with ------------------------------------------------------ */
+/* ---- what every answer must agree with ------------------------------------------------------- */
 
 static void check_poison(struct session *s, int result) {
     if (s->poisoned && result != WAL_E_POISONED) {
@@ -174,7 +173,7 @@ int session_close(struct session *s) {
     return result;
 }
 
-/* ---- records -------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 int session_append(struct session *s, uint64_t length, uint32_t flags) {
     uint64_t lsn = 0, due = s->oracle.last + 1;
@@ -224,7 +223,7 @@ int session_batch(struct session *s, const uint32_t *lengths, uint32_t count, ui
     return result;
 }
 
-/* ---- the rest ------------------------------------------------------------------------------- */
+/* ---- the rest -------------------------------------------------------------------------------- */
 
 int session_commit(struct session *s) {
     s->error = (wal_error){0};

@@ -26,7 +26,7 @@ struct session {
     int poison_error;   /* os_error of the first WAL_E_POISONED since the opening; 0: none */
     bool poisoned;
     uint64_t sync_failures; /* of the disk, as far as they were told to the oracle */
-    bool through_faults; /* wrap the disk into the fault injector */
+    bool through_faults;    /* wrap the disk into the fault injector */
     uint64_t seed;
     uint64_t openings;
     char why[ORACLE_WHY_BYTES]; /* "": no violation */
@@ -39,8 +39,7 @@ void session_end(struct session *session); /* kills what is still open */
 /* All return the call's result; < 0 leaves it in session->failed as well. */
 int session_open(struct session *session);
 int session_append(struct session *session, uint64_t length, uint32_t flags);
-int session_batch(struct session *session, const uint32_t *lengths, uint32_t count,
-                  uint32_t flags);
+int session_batch(struct session *session, const uint32_t *lengths, uint32_t count, uint32_t flags);
 int session_commit(struct session *session);
 int session_trim(struct session *session, uint64_t lsn);
 int session_maintain(struct session *session);

@@ -16,7 +16,7 @@ __attribute__((used)) const char *__asan_default_options(void) {
     return "clear_shadow_mmap_threshold=8388608:quarantine_size_mb=8";
 }
 
-/* ---- files -------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 struct sim_file *sim_file(const struct sim_disk *disk, uint32_t inode) {
     for (size_t i = 0; i < disk->file_count; i++) {
@@ -132,7 +132,7 @@ static void file_truncate(struct sim_file *file, uint64_t bytes) {
     file_resize(file, bytes);
 }
 
-/* ---- syncs -------------------------------------------------------------------------------- */
+/* ---- syncs ----------------------------------------------------------------------------------- */
 
 static void file_sync(struct sim_file *file) {
     for (size_t i = 0; i < file->capacity / SIM_SECTOR_BYTES; i++) {
@@ -167,7 +167,7 @@ static void file_sync_failed(const struct sim_disk *disk, struct sim_file *file,
     }
 }
 
-/* ---- names -------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 static size_t names_find(const struct sim_names *names, const char *text) {
     size_t i = 0;
@@ -256,7 +256,7 @@ static void rename_file(struct sim_disk *disk, const struct sim_event *event) {
     }
 }
 
-/* ---- events ------------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 void sim_apply(struct sim_disk *disk, const struct sim_event *event) {
     disk->events++;
@@ -294,6 +294,7 @@ void sim_record(struct sim_disk *disk, const struct sim_event *event) {
     struct sim_trace *trace = disk->trace;
     sim_apply(disk, event);
     if (trace == NULL) return;
+    CHECK(trace->count < SIM_EVENTS_MAX); /* a core that loops must not eat the machine */
     if (trace->count == trace->capacity) {
         trace->capacity = trace->capacity == 0 ? 256 : trace->capacity * 2;
         trace->events = realloc(trace->events, trace->capacity * sizeof(trace->events[0]));
@@ -321,7 +322,7 @@ void sim_trace_clear(struct sim_trace *trace) {
     *trace = (struct sim_trace){0};
 }
 
-/* ---- the machine -------------------------------------------------------------------------- */
+/* ---- the machine ----------------------------------------------------------------------------- */
 
 struct sim_disk *sim_new(void) {
     struct sim_disk *disk = calloc(1, sizeof(*disk));

@@ -48,6 +48,7 @@ enum {
     SIM_OPEN_MAX = 64,
     SIM_NAME_OPS_MAX = 64,
     SIM_NAME_BYTES = 64,
+    SIM_EVENTS_MAX = 1 << 18, /* in one trace */
 };
 
 enum sim_kind {
@@ -74,8 +75,8 @@ struct sim_event {
     uint32_t inode;
     uint64_t offset; /* of a write; the new size of truncate and allocate */
     uint64_t bytes;
-    uint8_t *data;   /* of a write, owned by the trace; NULL: zeros */
-    uint64_t seed;   /* of a failed sync: which mix */
+    uint8_t *data; /* of a write, owned by the trace; NULL: zeros */
+    uint64_t seed; /* of a failed sync: which mix */
     bool strict;
     char from[SIM_NAME_BYTES]; /* create, rename, unlink */
     char to[SIM_NAME_BYTES];   /* rename */
@@ -90,9 +91,9 @@ struct sim_trace {
 
 /* A sector whose device content may differ from the cache: data holds count + 1 sectors. */
 struct sim_sector {
-    uint32_t count;    /* versions written since the last sync; 0: the cache lies */
+    uint32_t count; /* versions written since the last sync; 0: the cache lies */
     uint32_t capacity;
-    uint8_t *data;     /* [0] what is synced, [1 .. count] the versions, oldest first */
+    uint8_t *data; /* [0] what is synced, [1 .. count] the versions, oldest first */
 };
 
 enum sim_flag {
@@ -160,6 +161,8 @@ struct sim_disk {
     uint64_t sync_fail_dirty; /* 1: only a sync that has something to write counts */
     uint64_t sync_fail_seed;  /* chooses what the device keeps then */
     uint64_t short_every;     /* every nth write does only half of its bytes; 0: none */
+    uint64_t short_in;        /* the nth write from now is short, once; 0: none */
+    bool short_by_one;        /* by one byte then, else by half */
     uint64_t eintr_every;     /* every nth read or write is interrupted before it begins */
     uint64_t cut_at;          /* every verb from this event on fails with EIO: a cut in mid-call */
     uint64_t events;          /* how many were applied */
@@ -167,7 +170,7 @@ struct sim_disk {
     uint64_t sync_failures;
 };
 
-/* ---- the machine ------------------------------------------------------------------------- */
+/* ---- the machine ----------------------------------------------------------------------------- */
 
 struct sim_disk *sim_new(void);
 void sim_free(struct sim_disk *disk);
@@ -203,7 +206,7 @@ bool sim_lies(const struct sim_disk *disk);
 void sim_damage(struct sim_disk *disk, uint32_t inode, uint64_t offset, const void *data,
                 size_t bytes);
 
-/* ---- the power cut ------------------------------------------------------------------------ */
+/* ---- the power cut --------------------------------------------------------------------------- */
 
 enum sim_axis_kind { SIM_AXIS_SECTOR = 1, SIM_AXIS_SIZE, SIM_AXIS_NAMES };
 
@@ -221,7 +224,10 @@ struct sim_axis {
     uint32_t newest;
 };
 
-/* Fill axes (at most max) with the choices open now; dull: with those of newest = 0 as well. */
+/*
+ * Fill axes with the choices open now; dull: with those of newest = 0 as well. What is beyond max
+ * is left out, and so does not reach the medium.
+ */
 size_t sim_axes(const struct sim_disk *disk, struct sim_axis *axes, size_t max, bool dull);
 
 /* The machine after a cut with choice[i] on axes[i] (0 where an axis is left out of the list). */
@@ -237,7 +243,7 @@ uint64_t sim_cut_hash(const struct sim_disk *disk, const uint64_t *files,
                       const struct sim_axis *axes, const uint32_t *choice, size_t count,
                       uint64_t garbage_seed);
 
-/* ---- shared by simdisk*.c ------------------------------------------------------------------ */
+/* ---- shared by simdisk*.c -------------------------------------------------------------------- */
 
 void sim_axis_options(const struct sim_disk *disk, const struct sim_file *file,
                       struct sim_axis *axis);

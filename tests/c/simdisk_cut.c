@@ -92,8 +92,7 @@ size_t sim_axes(const struct sim_disk *disk, struct sim_axis *axes, size_t max, 
         struct sim_axis axis = {.kind = SIM_AXIS_SIZE, .inode = file->inode};
         axis.newest = (uint32_t)file->size_count;
         axis.options = axis.newest + 1;
-        CHECK(count < max);
-        if (file->size_count > 0) axes[count++] = axis;
+        if (file->size_count > 0 && count < max) axes[count++] = axis;
         axis.kind = SIM_AXIS_SECTOR;
         for (size_t i = 0; i < file->capacity / SIM_SECTOR_BYTES; i++) {
             const struct sim_sector *pending = file->pending[i];
@@ -108,7 +107,7 @@ size_t sim_axes(const struct sim_disk *disk, struct sim_axis *axes, size_t max, 
     return count;
 }
 
-/* ---- names -------------------------------------------------------------------------------- */
+/* ---- names ----------------------------------------------------------------------------------- */
 
 /* Option 0 .. n: the first so many. Above: subset number option - n - 1 (of many: by its hash). */
 static uint64_t name_mask(const struct sim_disk *disk, uint32_t choice) {
@@ -130,7 +129,7 @@ static uint32_t names_choice(const struct sim_axis *axes, const uint32_t *choice
     return count > 0 && axes[0].kind == SIM_AXIS_NAMES ? choice[0] : 0;
 }
 
-/* ---- the machine afterwards ---------------------------------------------------------------- */
+/* ---- the machine afterwards ------------------------------------------------------------------ */
 
 /* What is synced, and nothing else: un-synced and lying sectors fall back. */
 static void file_settle(struct sim_file *copy, const struct sim_file *file) {
@@ -183,7 +182,7 @@ struct sim_disk *sim_cut(const struct sim_disk *disk, const struct sim_axis *axe
     return after;
 }
 
-/* ---- hashes ------------------------------------------------------------------------------- */
+/* ---- hashes ---------------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t a, uint64_t b) {
     uint64_t state = a ^ b * 0xd6e8feb86659fd93u;

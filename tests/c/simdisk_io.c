@@ -115,6 +115,12 @@ static int64_t verb_read(struct wal_io *io, int file, uint64_t offset, void *dat
     return (int64_t)count;
 }
 
+static size_t shortened(struct sim_disk *disk, size_t bytes) {
+    if (disk->short_every != 0 && disk->calls % disk->short_every == 0) return (bytes + 1) / 2;
+    if (disk->short_in == 0 || --disk->short_in > 0 || bytes < 2) return bytes;
+    return disk->short_by_one ? bytes - 1 : bytes / 2;
+}
+
 static int64_t verb_write(struct wal_io *io, int file, uint64_t offset, const struct iovec *parts,
                           int count) {
     struct sim_disk *disk = disk_of(io);
@@ -134,14 +140,17 @@ static int64_t verb_write(struct wal_io *io, int file, uint64_t offset, const st
         if (parts[i].iov_len > 0) memcpy(data + filled, parts[i].iov_base, parts[i].iov_len);
         filled += parts[i].iov_len;
     }
-    if (disk->short_every != 0 && disk->calls % disk->short_every == 0) bytes = (bytes + 1) / 2;
+    bytes = shortened(disk, bytes);
     if (offset + bytes > found->bytes && !space_for(disk, offset + bytes - found->bytes)) {
         free(data);
         return -ENOSPC;
     }
     bool zero = data[0] == 0 && memcmp(data, data + 1, bytes - 1) == 0;
-    struct sim_event event = {.kind = SIM_WRITE, .inode = slot->inode, .offset = offset,
-                              .bytes = bytes, .data = zero ? NULL : data,
+    struct sim_event event = {.kind = SIM_WRITE,
+                              .inode = slot->inode,
+                              .offset = offset,
+                              .bytes = bytes,
+                              .data = zero ? NULL : data,
                               .strict = disk->strict};
     sim_record(disk, &event);
     free(data);
@@ -191,8 +200,8 @@ static int64_t verb_next_data(struct wal_io *io, int file, uint64_t offset) {
     struct sim_disk *disk = disk_of(io);
     if (off(disk)) return -EIO;
     const struct sim_file *found = open_file(disk, file);
-    for (uint64_t at = offset; at < found->bytes; at = (at / SIM_SECTOR_BYTES + 1) *
-                                                       SIM_SECTOR_BYTES) {
+    for (uint64_t at = offset; at < found->bytes;
+         at = (at / SIM_SECTOR_BYTES + 1) * SIM_SECTOR_BYTES) {
         size_t sector = (size_t)(at / SIM_SECTOR_BYTES);
         const uint8_t *cache = found->cache + sector * SIM_SECTOR_BYTES;
         if (found->pending[sector] != NULL || memcmp(cache, zeros, sizeof(zeros)) != 0) {

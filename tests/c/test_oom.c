@@ -20,8 +20,8 @@ static int read_all(const struct session *s, bool verify, uint64_t *records) {
     wal_report report;
     wal_error error;
     wal_block block;
-    int result = wal_reader_open_io(sim_io(s->disk), WAL_RECOVERY_POINT_IN_TIME, &reader, &report,
-                                    &error);
+    int result =
+        wal_reader_open_io(sim_io(s->disk), WAL_RECOVERY_POINT_IN_TIME, &reader, &report, &error);
     if (result < 0) return result;
     wal_segment_check check;
     for (uint64_t i = 0; verify && result >= 0 && i < report.segments; i++) {

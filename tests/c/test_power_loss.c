@@ -10,10 +10,11 @@ static void every_state_recovers(void) {
     struct power_options options = {
         .seed = check_seed(),
         .scale = check_scale(),
-        .states_max = check_scaled(30000),
+        .states_max = check_scaled(50000),
         .writer_every = 12,
-        .nested_every = 150,
+        .nested_every = 300,
         .random_states = check_scaled(6),
+        .subset_max = check_scaled(4),
     };
     struct power_result result;
     power_run(&options, &result);

@@ -1,4 +1,4 @@
-/* The simulated disk by itself: what a sync keeps, what a cut may take, what a failed sync hides. */
+/* The simulated disk by itself: what a sync keeps, what a cut takes, what a failed sync hides. */
 #include "check.h"
 #include "format.h"
 #include "simdisk.h"
@@ -18,7 +18,9 @@ static void end(void) {
     sim_free(disk);
 }
 
-static int file_named(const char *name) { return wal_io_open(io, name, WAL_IO_WRITE | WAL_IO_CREATE); }
+static int file_named(const char *name) {
+    return wal_io_open(io, name, WAL_IO_WRITE | WAL_IO_CREATE);
+}
 
 static void put(int file, uint64_t offset, char byte, size_t bytes) {
     char data[4096];
@@ -116,7 +118,8 @@ static void names_come_back_in_order_or_in_any_subset(void) {
     CHECK_EQ(sim_lookup(after, "f"), 0);
     CHECK(sim_lookup(after, "g") != 0);
     sim_free(after);
-    after = sim_cut(disk, axes, (uint32_t[]){3 + 2}, 1, 1); /* subset {create}: f is there already */
+    after =
+        sim_cut(disk, axes, (uint32_t[]){3 + 2}, 1, 1); /* subset {create}: f is there already */
     CHECK_EQ(at(after, "f", 0), 'a');
     CHECK_EQ(sim_lookup(after, "g"), 0);
     sim_free(after);
