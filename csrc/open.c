@@ -472,7 +472,7 @@ int wal_writer_open(const char *path, const wal_options *options, wal_writer **w
 
 /* ---- reopen ---------------------------------------------------------------------------------- */
 
-/* Wait until no call is inside. Others who want to reopen wait too, and are not counted as calls. */
+/* Wait until no call is inside. Others who want to reopen wait too; they count as no calls. */
 static void wait_alone(struct wal_writer *writer) {
     while (writer->calls > 0 || writer->leading || writer->job.step != WAL_STEP_NONE) {
         pthread_cond_wait(&writer->changed, &writer->mutex);
