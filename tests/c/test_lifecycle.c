@@ -1,0 +1,297 @@
+/*
+ * The ends of things while something else is still on its way: cuts against trims, close against a
+ * busy background, reopen against reopen, large records against small ones. Each test here is a
+ * sequence that once went wrong, on a real directory with real threads; the fault injector holds
+ * one operation back for as long as the sequence needs.
+ */
+#include <dirent.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "hooks.h"
+#include "walengine.h"
+
+static char directory[64];
+static wal_error error;
+static char zeros[4096];
+
+static void make_directory(void) {
+    const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+    (void)snprintf(directory, sizeof directory, "%s/walengine-life-XXXXXX", base);
+    CHECK(mkdtemp(directory) != NULL);
+}
+
+static void remove_directory(void) {
+    char command[128];
+    (void)snprintf(command, sizeof command, "rm -rf '%s'", directory);
+    CHECK_EQ(system(command), 0);
+}
+
+static wal_options options(uint64_t segment_bytes) {
+    wal_options options = {
+        .segment_bytes = segment_bytes,
+        .record_bytes_max = 64 << 20,
+        .unsynced_bytes_max = 16 << 20,
+        .commit_alignment = 8,
+        .flags = WAL_CREATE,
+    };
+    return options;
+}
+
+static void succeeds(int result, const char *what) {
+    if (result < 0) fprintf(stderr, "%s: %d %s\n", what, result, error.message);
+    CHECK(result >= 0);
+}
+
+static wal_writer *open_writer(uint64_t segment_bytes) {
+    wal_writer *writer = NULL;
+    wal_report report;
+    wal_options how = options(segment_bytes);
+    succeeds(wal_writer_open(directory, &how, &writer, &report, &error), "open");
+    return writer;
+}
+
+static void append(wal_writer *writer, uint32_t bytes, int times) {
+    uint64_t lsn;
+    for (int i = 0; i < times; i++) {
+        succeeds(wal_writer_append(writer, zeros, bytes, 0, 0, &lsn, &error), "append");
+    }
+}
+
+static void commit(wal_writer *writer) {
+    succeeds(wal_writer_commit(writer, 0, 0, &error), "commit");
+}
+
+static uint64_t last_lsn(void) {
+    wal_writer *writer = open_writer(65536);
+    wal_position position;
+    wal_writer_position(writer, &position);
+    succeeds(wal_writer_close(writer, 0, &error), "close");
+    wal_writer_free(writer);
+    return position.last_lsn;
+}
+
+static uint64_t count_files(const char *prefix) {
+    uint64_t count = 0;
+    DIR *stream = opendir(directory);
+    CHECK(stream != NULL);
+    for (struct dirent *entry; (entry = readdir(stream)) != NULL;) {
+        count += strncmp(entry->d_name, prefix, strlen(prefix)) == 0;
+    }
+    closedir(stream);
+    return count;
+}
+
+/* Wait until the injector holds an operation back. */
+static void wait_for_hit(void) {
+    while (wal_fault_hits() == 0) (void)usleep(1000);
+}
+
+/* A cut that hangs in ftruncate must not land on the segment that its file has become. */
+static void a_late_cut_hits_no_other_segment(void) {
+    make_directory();
+    wal_writer *writer = open_writer(65536);
+    append(writer, 100, 3);
+    commit(writer);
+    wal_writer_free(writer); /* as if killed: the next life cuts this segment */
+    writer = open_writer(65536);
+    wal_fault_set(WAL_FAULT_TRUNCATE, 1, 0, WAL_FAULT_STALL, 60000);
+    append(writer, 100, 1);
+    commit(writer);
+    wait_for_hit();
+    succeeds(wal_writer_truncate_before(writer, 4, 0, &error), "trim");
+    append(writer, 4000, 40); /* rotates: a spare would be taken by now */
+    wal_position position;
+    commit(writer);
+    wal_writer_position(writer, &position);
+    wal_fault_clear();
+    wal_writer_free(writer);
+    CHECK_EQ_U64(last_lsn(), position.durable_lsn);
+    remove_directory();
+}
+
+/* Every life that a kill ended owes one cut; none may wait for ever. */
+static void cuts_of_earlier_lives_are_done(void) {
+    make_directory();
+    for (int life = 0; life < 12; life++) {
+        wal_writer *writer = open_writer(1 << 20);
+        append(writer, 100, 1);
+        commit(writer);
+        wal_writer_free(writer); /* before the background could cut the last life's */
+    }
+    wal_writer *writer = open_writer(1 << 20);
+    append(writer, 100, 1);
+    commit(writer);
+    for (int i = 0; i < 200; i++) (void)wal_writer_maintain(writer);
+    uint64_t bytes = 0;
+    DIR *stream = opendir(directory);
+    CHECK(stream != NULL);
+    for (struct dirent *entry; (entry = readdir(stream)) != NULL;) {
+        struct stat st;
+        char path[400];
+        (void)snprintf(path, sizeof path, "%s/%s", directory, entry->d_name);
+        if (strncmp(entry->d_name, "wal-", 4) == 0 && stat(path, &st) == 0) {
+            bytes += (uint64_t)st.st_size;
+        }
+    }
+    closedir(stream);
+    CHECK(bytes < 3 * (1 << 20));
+    succeeds(wal_writer_close(writer, 0, &error), "close");
+    wal_writer_free(writer);
+    remove_directory();
+}
+
+/* The background hangs in a step for longer than one slice of an interruptible close. */
+static void an_interruptible_close_comes_to_its_end(void) {
+    make_directory();
+    wal_writer *writer = open_writer(65536);
+    wal_fault_set(WAL_FAULT_ALLOCATE, 1, 0, WAL_FAULT_STALL, 400);
+    append(writer, 4000, 10); /* more than half: the next segment is prepared */
+    wait_for_hit();
+    int result, tries = 0;
+    do {
+        result = wal_writer_close(writer, WAL_INTERRUPTIBLE, &error);
+        CHECK(++tries < 1000);
+    } while (result == WAL_E_AGAIN);
+    CHECK_EQ(result, 0);
+    CHECK(tries > 1);
+    wal_fault_clear();
+    wal_writer_free(writer);
+    CHECK_EQ_U64(last_lsn(), 10);
+    remove_directory();
+}
+
+static void *reopen(void *argument) {
+    wal_report report;
+    CHECK_EQ(wal_writer_reopen(argument, &report, NULL), 0);
+    CHECK(report.last_lsn >= 1); /* what was never acknowledged may have survived */
+    return NULL;
+}
+
+static void *append_and_commit(void *argument) {
+    uint64_t lsn;
+    int result = wal_writer_append(argument, zeros, 10, 0, 0, &lsn, NULL);
+    if (result == 0) result = wal_writer_commit(argument, 0, 0, NULL);
+    CHECK(result == 0 || result == WAL_E_POISONED);
+    return NULL;
+}
+
+/* Callers are inside, one of them at a sync that hangs, and two threads reopen at once. */
+static void reopen_with(uint32_t effect, int64_t value) {
+    make_directory();
+    wal_writer *writer = open_writer(65536);
+    append(writer, 10, 1);
+    commit(writer);
+    wal_fault_set(WAL_FAULT_SYNC, 1, 1, effect, value);
+    pthread_t callers[3], healers[2];
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(pthread_create(&callers[i], NULL, append_and_commit, writer), 0);
+    }
+    wait_for_hit();
+    if (effect == WAL_FAULT_FAIL) wal_fault_clear();
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQ(pthread_create(&healers[i], NULL, reopen, writer), 0);
+    }
+    (void)usleep(20000);
+    wal_fault_clear();
+    for (int i = 0; i < 3; i++) CHECK_EQ(pthread_join(callers[i], NULL), 0);
+    for (int i = 0; i < 2; i++) CHECK_EQ(pthread_join(healers[i], NULL), 0);
+    append(writer, 10, 1);
+    commit(writer);
+    succeeds(wal_writer_close(writer, 0, &error), "close");
+    wal_writer_free(writer);
+    remove_directory();
+}
+
+static void two_threads_reopen_a_poisoned_writer(void) { reopen_with(WAL_FAULT_FAIL, EIO); }
+
+static void two_threads_reopen_while_a_sync_hangs(void) { reopen_with(WAL_FAULT_STALL, 60000); }
+
+/* A preparation that fails again and again takes no space. */
+static void failing_preparations_leave_nothing(void) {
+    make_directory();
+    wal_writer *writer = open_writer(65536);
+    append(writer, 100, 1);
+    commit(writer);
+    wal_fault_set(WAL_FAULT_SYNC_DIR, 1, 1, WAL_FAULT_FAIL, EIO);
+    append(writer, 4000, 10);
+    while (wal_fault_hits() < 3) (void)usleep(10000);
+    wal_fault_clear();
+    CHECK(count_files("free-") + count_files("wal-") <= 3);
+    append(writer, 4000, 30);
+    commit(writer);
+    succeeds(wal_writer_close(writer, 0, &error), "close");
+    wal_writer_free(writer);
+    CHECK_EQ_U64(last_lsn(), 41);
+    remove_directory();
+}
+
+/* A CRC that does not match is refused whole; a large record between small ones is read. */
+static void records_of_one_mebibyte_and_more(void) {
+    static char large[1200000];
+    uint64_t lsn;
+    make_directory();
+    wal_writer *writer = open_writer(8 << 20);
+    memset(large, 7, sizeof large);
+    uint32_t right = wal_crc32c(0, large, sizeof large);
+    CHECK_EQ(wal_writer_append(writer, large, sizeof large, right ^ 1, WAL_RECORD_CRC, &lsn, NULL),
+             WAL_E_INVALID);
+    append(writer, 10, 1);
+    succeeds(wal_writer_append(writer, large, sizeof large, 0, 0, &lsn, &error), "append");
+    succeeds(wal_writer_append(writer, large, sizeof large, right, WAL_RECORD_CRC, &lsn, &error),
+             "append");
+    append(writer, 10, 1);
+    succeeds(wal_writer_close(writer, 0, &error), "close");
+    wal_writer_free(writer);
+
+    wal_reader *reader;
+    wal_report report;
+    wal_cursor *cursor;
+    wal_block block;
+    uint64_t records = 0;
+    succeeds(wal_reader_open(directory, 0, &reader, &report, &error), "read");
+    succeeds(wal_cursor_open(reader, 0, 0, &cursor, &error), "cursor");
+    while (wal_cursor_next(cursor, &block, &error) > 0) {
+        for (uint64_t i = 0; i < block.count; i++, records++) {
+            const char *record = block.data + block.starts[i];
+            uint64_t bytes = block.ends[i] - block.starts[i];
+            CHECK_EQ_U64(bytes, records == 1 || records == 2 ? sizeof large : 10);
+            CHECK(memcmp(record, bytes == 10 ? zeros : large, bytes) == 0);
+        }
+    }
+    CHECK_EQ_U64(records, 4);
+    wal_cursor_close(cursor);
+    wal_reader_close(reader);
+    remove_directory();
+}
+
+/* The log is gone, and reopen must not make a new one in its place. */
+static void reopen_makes_no_fresh_log(void) {
+    make_directory();
+    wal_writer *writer = open_writer(65536);
+    append(writer, 10, 1);
+    commit(writer);
+    char command[200];
+    (void)snprintf(command, sizeof command, "rm '%s'/META '%s'/wal-*", directory, directory);
+    CHECK_EQ(system(command), 0);
+    CHECK_EQ(wal_writer_reopen(writer, NULL, NULL), WAL_E_CORRUPT);
+    CHECK_EQ(wal_writer_commit(writer, 0, 0, NULL), WAL_E_POISONED);
+    CHECK_EQ_U64(count_files("META"), 0);
+    wal_writer_free(writer);
+    remove_directory();
+}
+
+int main(void) {
+    RUN(a_late_cut_hits_no_other_segment);
+    RUN(cuts_of_earlier_lives_are_done);
+    RUN(an_interruptible_close_comes_to_its_end);
+    RUN(two_threads_reopen_a_poisoned_writer);
+    RUN(two_threads_reopen_while_a_sync_hangs);
+    RUN(failing_preparations_leave_nothing);
+    RUN(records_of_one_mebibyte_and_more);
+    RUN(reopen_makes_no_fresh_log);
+    CHECK_EQ(wal_open_files(), 0);
+    return check_end();
+}
