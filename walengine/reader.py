@@ -1,7 +1,7 @@
 """Reading a log: no lock, no write access, blocks of records made into Record objects.
 
 The C side finds the records of a block and hands over tables of where they begin and end; Python
-cuts them out, a block at a time. The rest of the way is a chain of C iterators: what runs as
+cuts them out, some hundred at a time. The rest of the way is a chain of C iterators: what runs as
 bytecode for each record decides how fast a replay is.
 """
 
@@ -17,7 +17,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Self
 
-from walengine._native import Block, NativeCursor, NativeReader
+from walengine._native import NativeCursor, NativeReader, Part
 from walengine._status import sentence
 from walengine.errors import LsnNotFoundError, TrimmedError, WalClosedError, WalCorruptionError
 from walengine.types import (
@@ -140,7 +140,7 @@ class WalReader:
         if to_lsn is not None and to_lsn < begin:
             return iter(())
         cursor = native.cursor(from_lsn or 0, to_lsn or 0)
-        return chain.from_iterable(map(_records, self._blocks(cursor)))
+        return chain.from_iterable(map(_records, self._parts(cursor)))
 
     def __iter__(self) -> Iterator[Record]:
         """Yield every record."""
@@ -179,18 +179,18 @@ class WalReader:
             raise WalClosedError(text, path=self._path)
         return self._native
 
-    def _blocks(self, cursor: NativeCursor) -> Iterator[Block]:
-        """Yield the cursor's blocks; damage gets the report that describes it."""
+    def _parts(self, cursor: NativeCursor) -> Iterator[Part]:
+        """Yield what the cursor finds; damage gets the report that describes it."""
         while True:
             self.native()
             try:
-                block = cursor.next_block()
+                more = cursor.advance()
             except WalCorruptionError as error:
                 error.report = self._damage(error)
                 raise
-            if block is None:
+            if not more:
                 return
-            yield block
+            yield from cursor.parts()
 
     def _damage(self, error: WalCorruptionError) -> RecoveryReport:
         """Return the report with the place where a cursor met damage."""
@@ -211,9 +211,9 @@ class WalReader:
         return TrimmedError(text, path=self._path, lsn=lsn)
 
 
-def _records(block: Block) -> Iterator[Record]:
-    """Return the records of a block, made as they are asked for."""
-    first_lsn, data, crcs = block
+def _records(part: Part) -> Iterator[Record]:
+    """Return the records of a part, made as they are asked for."""
+    first_lsn, data, crcs = part
     lsns = range(first_lsn, first_lsn + len(data))
     return map(Record, zip(lsns, data, repeat(None) if crcs is None else crcs, strict=False))
 
