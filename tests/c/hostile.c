@@ -291,6 +291,12 @@ static void remove_directory(const char *path) {
     CHECK_EQ(rmdir(path), 0);
 }
 
+void hostile_clean(const char *directory) {
+    char path[512];
+    snprintf(path, sizeof(path), "%s/locked", directory);
+    remove_directory(path);
+}
+
 void hostile_lock(const char *directory, struct hostile_result *result) {
     char path[512];
     struct session first, second;
@@ -305,5 +311,5 @@ void hostile_lock(const char *directory, struct hostile_result *result) {
     session_end(&second);
     CHECK_EQ(session_close(&first), 0);
     session_end(&first);
-    remove_directory(path);
+    hostile_clean(directory);
 }

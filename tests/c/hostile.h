@@ -28,4 +28,7 @@ void hostile_flip(struct hostile_result *result);
 /* Two writers in one real directory below `directory`: the second is refused, by name. */
 void hostile_lock(const char *directory, struct hostile_result *result);
 
+/* Remove the log that hostile_lock leaves behind where it dies half-way. */
+void hostile_clean(const char *directory);
+
 #endif

@@ -116,6 +116,7 @@ static bool fails(const struct suite *suite, enum wal_mutant mutant, struct verd
     close(ends[0]);
     int status = 0;
     CHECK_EQ(waitpid(child, &status, 0), child);
+    hostile_clean(directory);
     if (got == (ssize_t)sizeof(*verdict)) return verdict->violations > 0;
     *verdict = (struct verdict){.violations = 1};
     snprintf(verdict->first, sizeof(verdict->first), "the process died of it (status 0x%x)",
@@ -156,6 +157,6 @@ int main(void) {
     CHECK(mkdtemp(directory) != NULL);
     RUN(every_mutant_dies);
     RUN(nothing_else_dies);
-    (void)rmdir(directory);
+    CHECK_EQ(rmdir(directory), 0);
     return check_end();
 }

@@ -10,7 +10,7 @@ static void every_state_recovers(void) {
     struct power_options options = {
         .seed = check_seed(),
         .scale = check_scale(),
-        .states_max = check_scaled(50000),
+        .states_max = check_scaled(42000),
         .writer_every = 12,
         .nested_every = 300,
         .random_states = check_scaled(6),
