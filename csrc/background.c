@@ -45,11 +45,17 @@ static int tail_fill_is_due(const struct wal_writer *writer, uint64_t now_ns) {
     return tail->frontier < tail->offset + wal_fill_step_bytes(tail->offset);
 }
 
+/*
+ * One step of zeros is enough of a beginning; the rest is filled once it is the tail. A prepared
+ * segment filled to its end would be read to its end by every open: it might have lost its START.
+ */
 static int prepared_fill_is_due(const struct wal_writer *writer, uint64_t now_ns) {
     const struct wal_prepared *prepared = &writer->prepared;
     if (prepared->file < 0 || prepared->fill_claimed || !tail_is_live(writer)) return 0;
     if (now_ns < writer->retry_at_ns) return 0;
-    return prepared->frontier < prepared->segment.header.segment_bytes;
+    uint64_t begin = WAL_FRAMES_OFFSET + WAL_FILL_STEP_BYTES_MAX;
+    uint64_t end = prepared->segment.header.segment_bytes;
+    return prepared->frontier < (begin < end ? begin : end);
 }
 
 static enum due what_is_due(const struct wal_writer *writer, size_t *release) {

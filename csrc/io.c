@@ -126,8 +126,8 @@ int wal_io_truncate(struct wal_io *io, int file, uint64_t bytes) {
     return (int)result;
 }
 
-int64_t wal_io_next_data(struct wal_io *io, int file, uint64_t offset) {
-    return io->ops->next_data(io, file, offset);
+int64_t wal_io_next_data(struct wal_io *io, int file, uint64_t offset, uint64_t *end) {
+    return io->ops->next_data(io, file, offset, end);
 }
 
 int wal_io_rename(struct wal_io *io, const char *from, const char *to) {

@@ -55,8 +55,12 @@ struct wal_io_ops {
     int (*allocate)(struct wal_io *io, int file, uint64_t bytes);
     int (*truncate)(struct wal_io *io, int file, uint64_t bytes);
 
-    /* First offset >= offset that may hold data; the file's size where only holes follow. */
-    int64_t (*next_data)(struct wal_io *io, int file, uint64_t offset);
+    /*
+     * First offset >= offset that may hold data; the file's size where only holes follow. *end is
+     * where that data ends, UINT64_MAX where nobody knows. Who asks is about to look at a file here
+     * and there: nothing should be read ahead of it.
+     */
+    int64_t (*next_data)(struct wal_io *io, int file, uint64_t offset, uint64_t *end);
 
     /* Rename, never over an existing name (-EEXIST). */
     int (*rename)(struct wal_io *io, const char *from, const char *to);
@@ -115,7 +119,7 @@ void wal_io_close(struct wal_io *io, int file);
 int wal_io_stat(struct wal_io *io, int file, struct wal_io_stat *stat);
 int wal_io_allocate(struct wal_io *io, int file, uint64_t bytes);
 int wal_io_truncate(struct wal_io *io, int file, uint64_t bytes);
-int64_t wal_io_next_data(struct wal_io *io, int file, uint64_t offset);
+int64_t wal_io_next_data(struct wal_io *io, int file, uint64_t offset, uint64_t *end);
 int wal_io_rename(struct wal_io *io, const char *from, const char *to);
 int wal_io_unlink(struct wal_io *io, const char *name);
 int wal_io_sync_dir(struct wal_io *io);

@@ -176,8 +176,8 @@ static int fault_truncate(struct wal_io *io, int file, uint64_t bytes) {
     FAULTY(WAL_FAULT_TRUNCATE, base_of(io)->ops->truncate(base_of(io), file, bytes))
 }
 
-static int64_t fault_next_data(struct wal_io *io, int file, uint64_t offset) {
-    return base_of(io)->ops->next_data(base_of(io), file, offset);
+static int64_t fault_next_data(struct wal_io *io, int file, uint64_t offset, uint64_t *end) {
+    return base_of(io)->ops->next_data(base_of(io), file, offset, end);
 }
 
 static int fault_rename(struct wal_io *io, const char *from, const char *to) {

@@ -250,11 +250,21 @@ static int64_t posix_read(struct wal_io *io, int file, uint64_t offset, void *da
     return got < 0 ? -errno : got;
 }
 
-static int64_t posix_next_data(struct wal_io *io, int file, uint64_t offset) {
+/*
+ * To the kernel, a page in the cache is data, even over an extent that was never written. A reader
+ * that looked too far would turn holes into data, and every later look at the log would be longer.
+ */
+static int64_t posix_next_data(struct wal_io *io, int file, uint64_t offset, uint64_t *end) {
     (void)io;
+    *end = UINT64_MAX;
 #ifdef SEEK_DATA
+    (void)posix_fadvise(file, 0, 0, POSIX_FADV_RANDOM);
     off_t at = lseek(file, (off_t)offset, SEEK_DATA);
-    if (at >= 0) return (int64_t)at;
+    if (at >= 0) {
+        off_t hole = lseek(file, at, SEEK_HOLE);
+        if (hole > at) *end = (uint64_t)hole;
+        return (int64_t)at;
+    }
     if (errno == ENXIO) {
         struct stat st;
         if (fstat(file, &st) != 0) return -errno;

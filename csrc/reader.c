@@ -1,10 +1,10 @@
 /*
  * Readers: a look at the chain, and cursors over it. No lock, no write access.
  *
- * A cursor hands out blocks: as many whole frames as one window holds, described by arrays of
- * offsets, so that Python crosses into C once for some thousand records. A segment that a cursor
- * holds is pinned, and after every block its header is read again: another process may have
- * recycled the file under us, and then the records of this block are not to be trusted.
+ * A cursor hands out blocks: some hundred or thousand records back to back with arrays of their
+ * lengths, so that Python crosses into C once for all of them and can cut them with a C iterator.
+ * A segment that a cursor holds is pinned, and after every block its header is read again: another
+ * process may have recycled the file under us, and then this block is not to be trusted.
  */
 #include <assert.h>
 #include <errno.h>
@@ -20,7 +20,10 @@
 #include "log.h"
 #include "pins.h"
 
-enum { OPEN_TRIES_MAX = 1000, BLOCK_RECORDS_MAX = 1 << 16 };
+enum { OPEN_TRIES_MAX = 1000 };
+
+/* Blocks stay small enough for the processor's cache: whoever cuts them up reads them again. */
+enum { BLOCK_RECORDS_MAX = 4096, GATHER_BYTES = 1 << 18, CURSOR_STEP_BYTES = 1 << 18 };
 
 struct wal_reader {
     struct wal_io *io;
@@ -38,9 +41,10 @@ struct wal_cursor {
     int is_pinned;
     struct wal_window window;
     struct wal_walk walk;
-    char *large; /* a record larger than the window */
+    char *large;    /* a record larger than the window */
+    char *gathered; /* records of small frames, put back to back */
     uint64_t *starts;
-    uint64_t *ends;
+    uint32_t *lengths;
     uint32_t *crcs;
     size_t room;
 };
@@ -403,8 +407,9 @@ void wal_cursor_close(wal_cursor *cursor) {
     leave_segment(cursor);
     wal_window_close(&cursor->window);
     wal_free(cursor->large);
+    wal_free(cursor->gathered);
     wal_free(cursor->starts);
-    wal_free(cursor->ends);
+    wal_free(cursor->lengths);
     wal_free(cursor->crcs);
     wal_reader_close(cursor->reader);
     wal_free(cursor);
@@ -436,7 +441,8 @@ static int resynchronise(struct wal_cursor *cursor) {
     while (offset + WAL_FRAME_HEADER_BYTES <= end) {
         const char *at = NULL;
         struct wal_disk_frame frame;
-        int64_t data = wal_io_next_data(cursor->reader->io, cursor->file, offset);
+        uint64_t data_end;
+        int64_t data = wal_io_next_data(cursor->reader->io, cursor->file, offset, &data_end);
         if (data > (int64_t)offset) {
             offset = (uint64_t)data / WAL_FRAME_ALIGNMENT * WAL_FRAME_ALIGNMENT;
             continue;
@@ -466,9 +472,10 @@ static int ensure_room(struct wal_cursor *cursor, size_t records) {
     size_t room = cursor->room * 2 > records ? cursor->room * 2 : records;
     uint64_t *starts = wal_realloc(cursor->starts, room * sizeof *starts);
     if (starts != NULL) cursor->starts = starts;
-    uint64_t *ends = starts != NULL ? wal_realloc(cursor->ends, room * sizeof *ends) : NULL;
-    if (ends != NULL) cursor->ends = ends;
-    uint32_t *crcs = ends != NULL ? wal_realloc(cursor->crcs, room * sizeof *crcs) : NULL;
+    uint32_t *lengths =
+        starts != NULL ? wal_realloc(cursor->lengths, room * sizeof *lengths) : NULL;
+    if (lengths != NULL) cursor->lengths = lengths;
+    uint32_t *crcs = lengths != NULL ? wal_realloc(cursor->crcs, room * sizeof *crcs) : NULL;
     if (crcs == NULL) return -ENOMEM;
     cursor->crcs = crcs;
     cursor->room = room;
@@ -495,77 +502,105 @@ static int load_large(struct wal_cursor *cursor, wal_error *error) {
     return whole ? 0 : tell_damage(cursor, error);
 }
 
-/* Describe the wanted records of the walk's frame; base is what the block's offsets count from. */
-static int take_frame(struct wal_cursor *cursor, const char *payload, const char *base,
-                      wal_block *block) {
+/* Which records of the walk's frame are wanted: from *first up to, not with, *end. */
+static void wanted_records(const struct wal_cursor *cursor, uint32_t *first, uint32_t *end) {
     const struct wal_disk_frame *frame = &cursor->walk.frame;
-    uint64_t record_bytes = wal_frame_record_bytes(frame);
     uint64_t last = segment_of(cursor)->last_lsn;
     if (salvages_behind_end(cursor)) last = UINT64_MAX;
     if (cursor->to_lsn < last) last = cursor->to_lsn;
-    const char *ends = payload + record_bytes;
+    uint64_t below = cursor->next_lsn > frame->first_lsn ? cursor->next_lsn - frame->first_lsn : 0;
+    uint64_t count = last >= frame->first_lsn ? last - frame->first_lsn + 1 : 0;
+    *end = count < frame->record_count ? (uint32_t)count : frame->record_count;
+    *first = below < *end ? (uint32_t)below : *end;
+}
+
+static uint32_t end_of_record(const char *ends, uint32_t record) {
+    uint32_t end;
+    memcpy(&end, ends + (uint64_t)record * 4, sizeof end);
+    return end;
+}
+
+/*
+ * Add the wanted records of the walk's frame to the block: describe them where they stand, or,
+ * with gather, put them behind what the block holds. *begins is where the first of them stands.
+ */
+static int take_frame(struct wal_cursor *cursor, const char *payload, int gather,
+                      const char **begins, wal_block *block) {
+    const struct wal_disk_frame *frame = &cursor->walk.frame;
+    const char *ends = payload + wal_frame_record_bytes(frame);
     const char *crcs = ends + (uint64_t)frame->record_count * 4;
-    if (ensure_room(cursor, (size_t)block->count + frame->record_count) < 0) return -ENOMEM;
-    uint32_t begin = 0;
-    for (uint32_t i = 0; i < frame->record_count; i++) {
-        uint32_t end;
-        memcpy(&end, ends + (uint64_t)i * 4, sizeof end);
-        uint64_t lsn = frame->first_lsn + i;
-        if (lsn >= cursor->next_lsn && lsn <= last) {
-            if (block->count == 0) block->first_lsn = lsn;
-            cursor->starts[block->count] = (uint64_t)(payload - base) + begin;
-            cursor->ends[block->count] = (uint64_t)(payload - base) + end;
-            if (frame->flags & WAL_FLAG_RECORD_CRC) {
-                memcpy(&cursor->crcs[block->count], crcs + (uint64_t)i * 4, 4);
-            }
-            block->count++;
-        }
-        begin = end;
+    uint32_t first, end;
+    wanted_records(cursor, &first, &end);
+    if (first == end) return 0;
+    if (ensure_room(cursor, (size_t)block->count + (end - first)) < 0) return -ENOMEM;
+    uint32_t from = first > 0 ? end_of_record(ends, first - 1) : 0, at = from;
+    if (block->count == 0) {
+        block->first_lsn = frame->first_lsn + first;
+        *begins = payload + from;
     }
-    if (block->count > 0) cursor->next_lsn = block->first_lsn + block->count;
+    uint64_t base = block->data_bytes;
+    for (uint32_t i = first; i < end; i++) {
+        uint32_t record_end = end_of_record(ends, i);
+        cursor->starts[block->count] = base + (at - from);
+        cursor->lengths[block->count] = record_end - at;
+        if (frame->flags & WAL_FLAG_RECORD_CRC) {
+            memcpy(&cursor->crcs[block->count], crcs + (uint64_t)i * 4, 4);
+        }
+        block->count++;
+        at = record_end;
+    }
+    if (gather) memcpy(cursor->gathered + base, payload + from, at - from);
+    block->data_bytes += at - from;
+    cursor->next_lsn = block->first_lsn + block->count;
     return 0;
 }
 
-/* Does the next frame lie whole in what the window holds, and belong to the same kind of block? */
+/* Does the next frame lie whole in what the window holds, and go into the same block? */
 static int extends_block(struct wal_cursor *cursor, const wal_block *block, int has_crcs) {
     const struct wal_window *window = &cursor->window;
     uint64_t offset = cursor->walk.offset;
     uint64_t end = window->begin + window->filled;
     struct wal_disk_frame frame;
-    if (block->count >= BLOCK_RECORDS_MAX || offset >= cursor->walk.limit) return 0;
+    if (block->count + 1 > BLOCK_RECORDS_MAX || offset >= cursor->walk.limit) return 0;
     if (offset < window->begin || offset + WAL_FRAME_HEADER_BYTES > end) return 0;
     const char *at = window->bytes + (offset - window->begin);
     if (wal_frame_check_header(at, offset, &cursor->walk.context, &frame) != WAL_FRAME_OK) return 0;
     if (frame.first_lsn != cursor->next_lsn || frame.type != WAL_TYPE_DATA) return 0;
     if (((frame.flags & WAL_FLAG_RECORD_CRC) != 0) != has_crcs) return 0;
-    if (frame.payload_bytes > WAL_FRAME_PAYLOAD_MAX) return 0; /* it gets a block of its own */
+    if (block->data_bytes + frame.payload_bytes > GATHER_BYTES) return 0;
     return offset + WAL_FRAME_HEADER_BYTES + frame.payload_bytes <= end;
 }
 
+/* Frames of few records are gathered, so that a block is worth its crossing into Python. */
+static int gather_frames(struct wal_cursor *cursor, int has_crcs, wal_block *block) {
+    const char *begins = NULL;
+    if (cursor->gathered == NULL) cursor->gathered = wal_malloc(GATHER_BYTES);
+    if (cursor->gathered == NULL) return -ENOMEM;
+    int result = take_frame(cursor, cursor->walk.payload, 1, &begins, block);
+    while (result == 0 && block->count > 0 && extends_block(cursor, block, has_crcs)) {
+        if (wal_walk_next(&cursor->walk) != WAL_STOP_NONE) break; /* the next call tells */
+        result = take_frame(cursor, cursor->walk.payload, 1, &begins, block);
+    }
+    block->data = cursor->gathered;
+    return result;
+}
+
 static int fill_block(struct wal_cursor *cursor, wal_block *block, wal_error *error) {
-    struct wal_walk *walk = &cursor->walk;
-    int has_crcs = (walk->frame.flags & WAL_FLAG_RECORD_CRC) != 0;
-    const char *base = cursor->window.bytes;
-    uint64_t bytes = cursor->window.filled;
+    const struct wal_disk_frame *frame = &cursor->walk.frame;
+    int has_crcs = (frame->flags & WAL_FLAG_RECORD_CRC) != 0;
     int result;
-    if (walk->payload == NULL) {
+    if (cursor->walk.payload == NULL) {
         result = load_large(cursor, error);
         if (result < 0) return result;
-        base = cursor->large;
-        bytes = walk->frame.payload_bytes;
-        result = take_frame(cursor, base, base, block);
+        result = take_frame(cursor, cursor->large, 0, &block->data, block);
+    } else if (frame->payload_bytes > GATHER_BYTES / 4) {
+        result = take_frame(cursor, cursor->walk.payload, 0, &block->data, block);
     } else {
-        result = take_frame(cursor, walk->payload, base, block);
-        while (result == 0 && block->count > 0 && extends_block(cursor, block, has_crcs)) {
-            if (wal_walk_next(walk) != WAL_STOP_NONE) break; /* the next call tells */
-            result = take_frame(cursor, walk->payload, base, block);
-        }
+        result = gather_frames(cursor, has_crcs, block);
     }
     if (result < 0) return wal_fail(error, result, place_of(cursor), "out of memory");
-    block->data = base;
-    block->data_bytes = bytes;
     block->starts = cursor->starts;
-    block->ends = cursor->ends;
+    block->lengths = cursor->lengths;
     block->crcs = has_crcs ? cursor->crcs : NULL;
     return 0;
 }

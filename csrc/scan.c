@@ -11,7 +11,7 @@
 /* ---- the window ------------------------------------------------------------------------------ */
 
 int wal_window_open(struct wal_window *window, struct wal_io *io, int file) {
-    *window = (struct wal_window){.io = io, .file = file};
+    *window = (struct wal_window){.io = io, .file = file, .step_bytes = WAL_WINDOW_BYTES};
     window->bytes = wal_aligned(WAL_BLOCK_BYTES, WAL_WINDOW_BYTES);
     return window->bytes == NULL ? -ENOMEM : 0;
 }
@@ -23,25 +23,36 @@ void wal_window_close(struct wal_window *window) {
 
 void wal_window_forget(struct wal_window *window) { window->filled = 0; }
 
+/* Where shall the file's bytes from begin on go? Keep what the buffer holds, if it is near. */
+static void make_way(struct wal_window *window, uint64_t begin, uint64_t want) {
+    uint64_t end = window->begin + window->filled;
+    if (begin < window->begin || begin > end || end % WAL_BLOCK_BYTES != 0) {
+        window->begin = begin;
+        window->filled = 0;
+    } else if (begin + want + WAL_BLOCK_BYTES > window->begin + WAL_WINDOW_BYTES) {
+        window->filled = end - begin;
+        memmove(window->bytes, window->bytes + (begin - window->begin), window->filled);
+        window->begin = begin;
+    }
+}
+
 int64_t wal_window_get(struct wal_window *window, uint64_t offset, uint64_t want, const char **at) {
     assert(want <= WAL_FRAME_PAYLOAD_MAX + WAL_BLOCK_BYTES);
     uint64_t end = window->begin + window->filled;
     if (offset < window->begin || offset + want > end) {
-        uint64_t begin = offset / WAL_BLOCK_BYTES * WAL_BLOCK_BYTES;
-        uint64_t kept = 0;
-        if (begin >= window->begin && begin < end && end % WAL_BLOCK_BYTES == 0) {
-            kept = end - begin;
-            memmove(window->bytes, window->bytes + (begin - window->begin), kept);
-        }
-        window->begin = begin;
-        window->filled = kept;
-        int64_t got = wal_io_read(window->io, window->file, begin + kept, window->bytes + kept,
-                                  WAL_WINDOW_BYTES - kept);
+        make_way(window, offset / WAL_BLOCK_BYTES * WAL_BLOCK_BYTES, want);
+        end = window->begin + window->filled;
+        uint64_t room = WAL_WINDOW_BYTES - window->filled;
+        uint64_t bytes = wal_round_up(offset + want, WAL_BLOCK_BYTES) - end;
+        if (bytes < window->step_bytes) bytes = window->step_bytes;
+        if (bytes > room) bytes = room;
+        int64_t got =
+            wal_io_read(window->io, window->file, end, window->bytes + window->filled, bytes);
         if (got < 0) {
             window->filled = 0;
             return got;
         }
-        window->filled = kept + (uint64_t)got;
+        window->filled += (uint64_t)got;
         window->read_bytes += (uint64_t)got;
         end = window->begin + window->filled;
     }
@@ -168,11 +179,22 @@ static void note_frame(const struct wal_disk_frame *frame, const struct wal_fram
     }
 }
 
+static int is_zero(const char *bytes) {
+    uint64_t words[8];
+    memcpy(words, bytes, sizeof words);
+    return (words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] |
+            words[7]) == 0;
+}
+
 /* Every 8-byte boundary of the count bytes that stand at offset, as far as a header fits. */
 static void look_in(const char *bytes, uint64_t count, uint64_t offset,
                     const struct wal_frame_context *context, uint64_t lsn,
                     struct wal_behind *behind) {
     for (uint64_t i = 0; i + WAL_FRAME_HEADER_BYTES <= count; i += WAL_FRAME_ALIGNMENT) {
+        if (is_zero(bytes + i)) { /* most of a tail is: nothing begins in these 64 bytes */
+            i += WAL_FRAME_HEADER_BYTES - WAL_FRAME_ALIGNMENT;
+            continue;
+        }
         uint32_t magic;
         memcpy(&magic, bytes + i, sizeof magic);
         if (magic != WAL_FRAME_MAGIC) continue;
@@ -183,26 +205,59 @@ static void look_in(const char *bytes, uint64_t count, uint64_t offset,
     }
 }
 
+/* Does something that looks like a header begin so near the end of these bytes that it is cut? */
+static int ends_in_header(const char *bytes, uint64_t count) {
+    uint64_t from = count < WAL_FRAME_HEADER_BYTES ? 0 : count - WAL_FRAME_HEADER_BYTES;
+    from = wal_round_up(from + 1, WAL_FRAME_ALIGNMENT);
+    for (uint64_t i = from; i + sizeof(uint32_t) <= count; i += WAL_FRAME_ALIGNMENT) {
+        uint32_t magic;
+        memcpy(&magic, bytes + i, sizeof magic);
+        if (magic == WAL_FRAME_MAGIC) return 1;
+    }
+    return 0;
+}
+
+/*
+ * Look at the data from offset to data_end, where a hole begins (or at a mebibyte of it). Nothing
+ * of the hole is read unless a header may reach into it: what was read once, the kernel calls data.
+ * Returns the bytes that are done, 0 at the end of the file.
+ */
+static int64_t look_at_data(struct wal_window *window, const struct wal_frame_context *context,
+                            uint64_t offset, uint64_t data_end, uint64_t lsn,
+                            struct wal_behind *behind) {
+    uint64_t left = data_end - offset;
+    uint64_t want = left < WAL_FRAME_PAYLOAD_MAX ? left : WAL_FRAME_PAYLOAD_MAX;
+    const char *at = NULL;
+    int64_t got = wal_window_get(window, offset, want, &at);
+    if (got > 0 && ends_in_header(at, (uint64_t)got)) {
+        got = wal_window_get(window, offset, want + WAL_FRAME_HEADER_BYTES, &at);
+    }
+    if (got <= 0) return got;
+    if ((uint64_t)got < want) want = 0; /* the end of the file */
+    uint64_t seen = want == 0 ? (uint64_t)got : want + WAL_FRAME_HEADER_BYTES - WAL_FRAME_ALIGNMENT;
+    if (seen > (uint64_t)got) seen = (uint64_t)got;
+    look_in(at, seen, offset, context, lsn, behind); /* what begins behind want is the next's */
+    return (int64_t)want;
+}
+
 int wal_look_behind(struct wal_window *window, const struct wal_frame_context *context,
                     uint64_t offset, uint64_t lsn, struct wal_behind *behind) {
     *behind = (struct wal_behind){.frames = 0};
+    window->step_bytes = WAL_BLOCK_BYTES; /* read what is asked for */
+    uint64_t data_end = 0;
     offset = wal_round_up(offset, WAL_FRAME_ALIGNMENT);
     while (offset + WAL_FRAME_HEADER_BYTES <= context->segment_bytes) {
-        int64_t data = wal_io_next_data(window->io, window->file, offset);
-        if (data < 0) return (int)data;
-        if ((uint64_t)data > offset) {
-            offset = (uint64_t)data / WAL_FRAME_ALIGNMENT * WAL_FRAME_ALIGNMENT;
+        if (offset >= data_end) {
+            int64_t data = wal_io_next_data(window->io, window->file, offset, &data_end);
+            if (data < 0) return (int)data;
+            uint64_t from = (uint64_t)data / WAL_FRAME_ALIGNMENT * WAL_FRAME_ALIGNMENT;
+            if (from > offset) offset = from;
             if (offset + WAL_FRAME_HEADER_BYTES > context->segment_bytes) break;
         }
-        const char *at = NULL;
-        int64_t got = wal_window_get(window, offset, WAL_FRAME_PAYLOAD_MAX, &at);
-        if (got < 0) return (int)got;
-        if (got < WAL_FRAME_HEADER_BYTES) break;
-        look_in(at, (uint64_t)got, offset, context, lsn, behind);
-        /* Headers that straddle the edge begin in the last 56 bytes: look at those again. */
-        offset += (uint64_t)got / WAL_FRAME_ALIGNMENT * WAL_FRAME_ALIGNMENT;
-        offset -= WAL_FRAME_HEADER_BYTES - WAL_FRAME_ALIGNMENT;
-        if (got < WAL_FRAME_PAYLOAD_MAX) break;
+        int64_t done = look_at_data(window, context, offset, data_end, lsn, behind);
+        if (done < 0) return (int)done;
+        if (done == 0) break;
+        offset = wal_round_up(offset + (uint64_t)done, WAL_FRAME_ALIGNMENT);
     }
     return 0;
 }

@@ -23,6 +23,7 @@ struct wal_window {
     char *bytes; /* WAL_WINDOW_BYTES, aligned for O_DIRECT */
     uint64_t begin;
     uint64_t filled;
+    uint64_t step_bytes; /* how much to read at a time, unless more is asked for */
     uint64_t read_bytes; /* in all: for reports */
 };
 

@@ -245,14 +245,18 @@ typedef struct wal_segment_info {
     char file[64];
 } wal_segment_info;
 
-/* Some records of one cursor. data and the arrays belong to the cursor until its next call. */
+/*
+ * Some records of one cursor. They stand back to back: record i is the lengths[i] bytes behind
+ * record i - 1, which are also data[starts[i] .. starts[i] + lengths[i]). data and the arrays
+ * belong to the cursor until its next call.
+ */
 typedef struct wal_block {
     uint64_t first_lsn;
     uint64_t count;
-    const char *data; /* record i is data[starts[i] .. ends[i]) */
+    const char *data;
     uint64_t data_bytes;
     const uint64_t *starts;
-    const uint64_t *ends;
+    const uint32_t *lengths;
     const uint32_t *crcs; /* NULL: these records carry none */
 } wal_block;
 

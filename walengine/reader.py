@@ -1,8 +1,8 @@
 """Reading a log: no lock, no write access, blocks of records made into Record objects.
 
-The C side finds the records of a block and hands over tables of where they begin and end; Python
-cuts them out, some hundred at a time. The rest of the way is a chain of C iterators: what runs as
-bytecode for each record decides how fast a replay is.
+The C side puts the records of a block back to back and hands over their lengths; a chain of C
+iterators cuts them off and makes the Records. No bytecode runs for a single record: that decides
+how fast a replay is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Self
 
-from walengine._native import NativeCursor, NativeReader, Part
+from walengine._native import Block, NativeCursor, NativeReader
 from walengine._status import sentence
 from walengine.errors import LsnNotFoundError, TrimmedError, WalClosedError, WalCorruptionError
 from walengine.types import (
@@ -140,7 +140,7 @@ class WalReader:
         if to_lsn is not None and to_lsn < begin:
             return iter(())
         cursor = native.cursor(from_lsn or 0, to_lsn or 0)
-        return chain.from_iterable(map(_records, self._parts(cursor)))
+        return chain.from_iterable(map(_records, self._blocks(cursor)))
 
     def __iter__(self) -> Iterator[Record]:
         """Yield every record."""
@@ -179,18 +179,18 @@ class WalReader:
             raise WalClosedError(text, path=self._path)
         return self._native
 
-    def _parts(self, cursor: NativeCursor) -> Iterator[Part]:
-        """Yield what the cursor finds; damage gets the report that describes it."""
+    def _blocks(self, cursor: NativeCursor) -> Iterator[Block]:
+        """Yield the cursor's blocks; damage gets the report that describes it."""
         while True:
             self.native()
             try:
-                more = cursor.advance()
+                block = cursor.next_block()
             except WalCorruptionError as error:
                 error.report = self._damage(error)
                 raise
-            if not more:
+            if block is None:
                 return
-            yield from cursor.parts()
+            yield block
 
     def _damage(self, error: WalCorruptionError) -> RecoveryReport:
         """Return the report with the place where a cursor met damage."""
@@ -211,10 +211,10 @@ class WalReader:
         return TrimmedError(text, path=self._path, lsn=lsn)
 
 
-def _records(part: Part) -> Iterator[Record]:
-    """Return the records of a part, made as they are asked for."""
-    first_lsn, data, crcs = part
-    lsns = range(first_lsn, first_lsn + len(data))
+def _records(block: Block) -> Iterator[Record]:
+    """Return the records of a block, made as they are asked for."""
+    first_lsn, count, data, crcs = block
+    lsns = range(first_lsn, first_lsn + count)
     return map(Record, zip(lsns, data, repeat(None) if crcs is None else crcs, strict=False))
 
 

@@ -181,11 +181,11 @@ static int check_records(const struct oracle *oracle, wal_reader *reader, uint64
         }
         for (uint64_t i = 0; i < block.count && result == 1; i++) {
             const uint32_t *crc = block.crcs != NULL ? &block.crcs[i] : NULL;
-            bool inside = block.starts[i] <= block.ends[i] && block.ends[i] <= block.data_bytes;
+            bool inside = block.starts[i] + block.lengths[i] <= block.data_bytes;
             if (!inside) {
                 result = oracle_say(why, "I3: record %" PRIu64 " lies outside its block", next);
-            } else if (check_record(oracle, next, block.data + block.starts[i],
-                                    block.ends[i] - block.starts[i], crc, why) != 0) {
+            } else if (check_record(oracle, next, block.data + block.starts[i], block.lengths[i],
+                                    crc, why) != 0) {
                 result = -1;
             }
             next++;

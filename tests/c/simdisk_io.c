@@ -195,7 +195,8 @@ static int verb_truncate(struct wal_io *io, int file, uint64_t bytes) {
 }
 
 /* Allocated but never written sectors are holes here, and written zeros as well. */
-static int64_t verb_next_data(struct wal_io *io, int file, uint64_t offset) {
+static int64_t verb_next_data(struct wal_io *io, int file, uint64_t offset, uint64_t *end) {
+    *end = UINT64_MAX;
     static const uint8_t zeros[SIM_SECTOR_BYTES];
     struct sim_disk *disk = disk_of(io);
     if (off(disk)) return -EIO;

@@ -256,7 +256,7 @@ static void records_of_one_mebibyte_and_more(void) {
     while (wal_cursor_next(cursor, &block, &error) > 0) {
         for (uint64_t i = 0; i < block.count; i++, records++) {
             const char *record = block.data + block.starts[i];
-            uint64_t bytes = block.ends[i] - block.starts[i];
+            uint64_t bytes = block.lengths[i];
             CHECK_EQ_U64(bytes, records == 1 || records == 2 ? sizeof large : 10);
             CHECK(memcmp(record, bytes == 10 ? zeros : large, bytes) == 0);
         }

@@ -156,7 +156,8 @@ static void sizes_shrink_and_grow(void) {
     CHECK_EQ(wal_io_allocate(io, file, 4096), 0);
     CHECK_EQ(sim_axes(disk, axes, 64, false), 1);
     CHECK_EQ(axes[0].kind, SIM_AXIS_SIZE);
-    CHECK_EQ(wal_io_next_data(io, file, 512), 4096);
+    uint64_t data_end;
+    CHECK_EQ(wal_io_next_data(io, file, 512, &data_end), 4096);
     CHECK_EQ(wal_io_truncate(io, file, 256), 0);
     CHECK_EQ(wal_io_sync(io, file), 0);
     CHECK_EQ(wal_io_allocate(io, file, 512), 0);

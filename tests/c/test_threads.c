@@ -142,7 +142,7 @@ static void check_log(const struct worker *workers) {
     while ((result = wal_cursor_next(cursor, &block, NULL)) > 0) {
         for (uint64_t i = 0; i < block.count; i++) {
             uint32_t head[2];
-            CHECK(block.ends[i] - block.starts[i] >= sizeof head);
+            CHECK(block.lengths[i] >= sizeof head);
             memcpy(head, block.data + block.starts[i], sizeof head);
             CHECK(head[0] < THREADS);
             if (seen[head[0]]) CHECK_EQ(head[1], next[head[0]]);

@@ -90,9 +90,9 @@ static uint64_t check_block(const wal_block *block, uint64_t next_lsn, int may_s
            (may_skip && block->first_lsn > next_lsn));
     uint64_t sum = 0;
     for (uint64_t i = 0; i < block->count; i++) {
-        assert(block->starts[i] <= block->ends[i] && block->ends[i] <= block->data_bytes);
-        for (uint64_t j = block->starts[i]; j < block->ends[i]; j++) {
-            sum += (unsigned char)block->data[j];
+        assert(block->starts[i] + block->lengths[i] <= block->data_bytes);
+        for (uint64_t j = 0; j < block->lengths[i]; j++) {
+            sum += (unsigned char)block->data[block->starts[i] + j];
         }
     }
     assert(sum <= 255 * block->data_bytes * block->count);

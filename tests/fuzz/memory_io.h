@@ -69,7 +69,8 @@ static int64_t memory_read(struct wal_io *io, int file, uint64_t offset, void *d
     return (int64_t)count;
 }
 
-static int64_t memory_next_data(struct wal_io *io, int file, uint64_t offset) {
+static int64_t memory_next_data(struct wal_io *io, int file, uint64_t offset, uint64_t *end) {
+    *end = UINT64_MAX;
     const struct memory_io *memory = (const struct memory_io *)io;
     return (int64_t)(offset < memory->bytes[file] ? offset : memory->bytes[file]);
 }
