@@ -112,8 +112,8 @@ class Eye:
         block = self.block
         while (ended := lib.wal_cursor_next(self.cursor[0], block, self.error)) > 0:
             for i in range(block.count):
-                size = block.ends[i] - block.starts[i]
-                records.append(ffi.buffer(block.data + block.starts[i], size)[:])
+                data = block.data + block.starts[i]
+                records.append(ffi.buffer(data, block.lengths[i])[:])
         lib.wal_cursor_close(self.cursor[0])
         return records, ended
 
