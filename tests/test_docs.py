@@ -17,7 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 COLUMNS_MAX = 100
 
 # What the project must never name: places of the machine it was written on.
-MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:work|farm|home|root|Users)/|\.library\b|\blocalhost\b")
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(?:home|root|Users)/|\blocalhost\b")
 
 
 def name_of(path: Path) -> str:
