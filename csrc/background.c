@@ -90,7 +90,7 @@ static void release_one(struct wal_writer *writer, size_t at) {
  */
 static void mark_idle(struct wal_writer *writer) {
     writer->idle_mark_due = 0;
-    if (wal_tail_put_slot(writer, 0, 0) < 0) writer->stats.preparation_failures++;
+    if (wal_tail_put_slot(writer, 0, 0, 0) < 0) writer->stats.preparation_failures++;
 }
 
 static void prepare_next(struct wal_writer *writer) {
@@ -109,15 +109,22 @@ static void prepare_next(struct wal_writer *writer) {
 /*
  * Zeros through a descriptor of our own: a writeback error stays visible to the commits' one. A
  * failed flush of the device is told only once, though, and what it may have lost are the commits'
- * bytes too: so *sync_failed tells the two apart.
+ * bytes too. So a failed sync of the tail poisons, and a commit whose own sync succeeded meanwhile
+ * waits for ours before it acknowledges anything (fill_syncing). The mutex is held on entry and on
+ * return, and released in between.
  */
-static int fill(struct wal_io *io, const char *name, uint64_t from, uint64_t to, int *sync_failed) {
+static int fill(struct wal_writer *writer, const char *name, uint64_t from, uint64_t to,
+                int *syncing) {
+    struct wal_io *io = writer->io;
+    pthread_mutex_unlock(&writer->mutex);
     int file = wal_io_open(io, name, WAL_IO_WRITE);
-    if (file < 0) return file;
-    int result = wal_io_write_zeros(io, file, from, to - from);
+    int result = file < 0 ? file : wal_io_write_zeros(io, file, from, to - from);
+    pthread_mutex_lock(&writer->mutex);
     if (result == 0) {
+        *syncing = 1;
+        pthread_mutex_unlock(&writer->mutex);
         result = wal_io_sync(io, file);
-        *sync_failed = result < 0;
+        pthread_mutex_lock(&writer->mutex);
     }
     wal_io_close(io, file);
     return result;
@@ -129,14 +136,12 @@ static void fill_one(struct wal_writer *writer, const char *segment_name, uint64
     char name[WAL_NAME_BYTES];
     uint64_t from = *frontier;
     uint64_t to = segment_bytes - from < step ? segment_bytes : from + step;
-    int is_tail = frontier == &writer->tail.frontier, sync_failed = 0;
+    int is_tail = frontier == &writer->tail.frontier, syncing = 0;
     memcpy(name, segment_name, sizeof name);
     *claimed = 1;
-    pthread_mutex_unlock(&writer->mutex);
-    int result = fill(writer->io, name, from, to, &sync_failed);
-    pthread_mutex_lock(&writer->mutex);
+    int result = fill(writer, name, from, to, is_tail ? &writer->tail.fill_syncing : &syncing);
     *claimed = 0; /* nobody rotates, takes or closes a file that is claimed: it is still the same */
-    if (result < 0 && is_tail && sync_failed) {
+    if (result < 0 && is_tail && writer->tail.fill_syncing) {
         (void)wal_poison(writer, result, "syncing the tail's zeros failed", from, NULL);
     } else if (result < 0) {
         note_failure(writer);
@@ -144,6 +149,7 @@ static void fill_one(struct wal_writer *writer, const char *segment_name, uint64
         assert(*frontier == from);
         *frontier = to;
     }
+    if (is_tail) writer->tail.fill_syncing = 0;
     pthread_cond_broadcast(&writer->changed);
 }
 
@@ -177,8 +183,8 @@ int wal_writer_maintain(struct wal_writer *writer) {
     struct wal_call call = wal_call_begin(0, NULL);
     int result = wal_enter(writer, &call);
     if (result < 0) return result;
-    int steps = 0;
-    while (steps < 1000 && wal_maintain_step(writer) > 0) steps++;
+    int steps = 0; /* none while a leader, perhaps a reopen, has released the mutex */
+    while (steps < 1000 && !writer->leading && wal_maintain_step(writer) > 0) steps++;
     return wal_leave(writer, steps);
 }
 

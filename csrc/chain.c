@@ -101,6 +101,8 @@ static int open_segment(struct loader *loader, const char *name, int from_device
     return file;
 }
 
+static int salvages(const struct loader *loader) { return (loader->flags & WAL_LOAD_SALVAGE) != 0; }
+
 /*
  * Load one segment. A damaged one is noted and left out; so is, in a log at work, one that was
  * trimmed since the directory was listed.
@@ -117,7 +119,7 @@ static int load_segment(struct loader *loader, uint64_t segment_id, int from_dev
     wal_io_close(loader->io, file);
     if (result == 0) {
         loader->loaded_count++;
-    } else if (result == WAL_E_CORRUPT) {
+    } else if (result == WAL_E_CORRUPT || (result == -EIO && salvages(loader))) {
         note_damage(loader->chain, WAL_CASE_CHAIN_BROKEN, &error);
         result = 0;
     } else if (loader->error != NULL) {
@@ -288,10 +290,41 @@ static int recover_newest(struct loader *loader) {
     int result = wal_recover_tail(loader->io, file, newest, (loader->flags & WAL_LOAD_LIVE) != 0,
                                   loader->index, &chain->end, &chain->bytes_scanned, loader->error);
     wal_io_close(loader->io, file);
+    if (result == -EIO && salvages(loader)) { /* the cursor finds its way through what is left */
+        chain->end = (struct wal_tail_end){
+            .decision = WAL_CASE_MISPLACED,
+            .offset = newest->start_end,
+            .damage = newest->start_end,
+            .next_lsn = newest->start.base_lsn,
+            .previous_crc = newest->start_crc,
+        };
+        result = 0;
+    }
     newest->end_offset = chain->end.offset;
     newest->last_lsn = chain->end.next_lsn - 1;
     newest->is_sealed = chain->end.decision == WAL_CASE_SEALED;
     return result;
+}
+
+/*
+ * A rotation seals the old segment with its successor's id. That one's name was durable before,
+ * and no life gives it up until another segment follows: where it is missing, somebody took it.
+ */
+static void check_successor(struct loader *loader) {
+    struct wal_chain *chain = loader->chain;
+    if (chain->end.decision != WAL_CASE_SEALED) return;
+    const struct wal_segment *newest = &chain->segments[chain->count - 1];
+    uint64_t successor_id = newest->slot.successor_id;
+    if (successor_id == 0 || find_loaded(loader, successor_id) != NULL) return;
+    wal_error error;
+    char name[WAL_NAME_BYTES];
+    wal_segment_name(name, successor_id);
+    struct wal_place place = {
+        .file = name, .segment_id = successor_id, .lsn = newest->last_lsn + 1};
+    (void)wal_fail(&error, WAL_E_CORRUPT, place,
+                   "segment %" PRIu64 " was sealed for segment %" PRIu64 ", which is missing",
+                   newest->header.segment_id, successor_id);
+    note_damage(chain, WAL_CASE_CHAIN_BROKEN, &error);
 }
 
 /* ---- what is not in the chain ---------------------------------------------------------------- */
@@ -358,6 +391,7 @@ static int gather_others(struct loader *loader) {
         other->segment = *segment;
         if (segment->has_start) continue;
         int result = examine_startless(loader, other);
+        if (result == -EIO && salvages(loader)) result = 0; /* there is nothing to salvage in it */
         if (result < 0) return result;
     }
     return 0;
@@ -439,6 +473,7 @@ static int load_all(struct loader *loader, struct listing *listing) {
     }
     if (result == 0) result = link_chain(loader);
     if (result == 0) result = recover_newest(loader);
+    if (result == 0) check_successor(loader);
     if (result == 0) result = gather_others(loader);
     if (result == 0) check_meta(loader, listing);
     return result;

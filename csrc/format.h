@@ -133,7 +133,8 @@ struct wal_disk_end {
     uint64_t end_offset;
     uint64_t index_offset; /* of the newest INDEX frame, 0 where there is none */
     uint64_t segment_id;
-    uint64_t reserved[2]; /* zero */
+    uint64_t successor_id; /* sealed by a rotation: the segment that follows; else 0 */
+    uint64_t reserved;     /* zero */
 };
 
 /* START's payload. A log's first segment has no predecessor: those four fields are zero then. */

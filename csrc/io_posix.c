@@ -516,6 +516,8 @@ static int make_directory(const char *path, wal_error *error) {
         }
         struct stat st;
         if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode) || holds_log(path)) return 0;
+        int result = sync_parent(path, error);
+        return result == -EACCES ? 0 : result; /* its owner made it, in a place we cannot open */
     }
     return sync_parent(path, error);
 }
@@ -585,8 +587,6 @@ static int check_filesystem(struct posix_io *p, unsigned flags, wal_error *error
 }
 
 static void enter_registry(struct posix_io *p) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    (void)pthread_once(&once, register_fork_handlers);
     pthread_mutex_lock(&registry_mutex);
     p->next = registry;
     registry = p;
@@ -598,6 +598,8 @@ int wal_io_posix_open(const char *path, unsigned flags, struct wal_io **io, wal_
         int result = make_directory(path, error);
         if (result < 0) return result;
     }
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, register_fork_handlers); /* readers too: they hold the mutexes */
     int directory = open_directory(path, error);
     if (directory < 0) return directory;
     struct posix_io *p = wal_calloc(1, sizeof *p);

@@ -85,6 +85,8 @@ int wal_sync_tail(struct wal_writer *writer, wal_error *error) {
     WAL_FAIL_POINT("sync.after");
     pthread_mutex_lock(&writer->mutex);
     if (result < 0) return wal_poison(writer, result, "a sync failed", offset, error);
+    while (tail->fill_syncing) pthread_cond_wait(&writer->changed, &writer->mutex);
+    if (writer->poisoned) return wal_tell_poison(writer, error);
     writer->stats.syncs++;
     wal_histogram_record(&writer->sync_latency, took);
     tail->unsynced_bytes -= unsynced;

@@ -98,8 +98,14 @@ static int check_owner(const struct wal_writer *writer, wal_error *error) {
         memcmp(meta->owner, writer->owner, meta->owner_bytes) == 0) {
         return 0;
     }
+    if (meta->owner_bytes == 0) {
+        return wal_fail(error, WAL_E_INVALID, WAL_IN_FILE("META"),
+                        "the log was made without an owner; open it without one");
+    }
     return wal_fail(error, WAL_E_INVALID, WAL_IN_FILE("META"),
-                    "the log was made for another owner; open it with the same owner, or without");
+                    "the log was made for the owner '%.*s'; open it with that one, or without",
+                    (int)(meta->owner_bytes < 100 ? meta->owner_bytes : 100),
+                    (const char *)meta->owner);
 }
 
 /* ---- a new log ------------------------------------------------------------------------------- */
@@ -331,7 +337,9 @@ static int recover(struct wal_writer *writer, wal_report *report, wal_error *err
     struct wal_chain chain;
     uint64_t begin = wal_monotonic_ns();
     wal_index_reset(&writer->tail.index);
+    pthread_mutex_unlock(&writer->mutex); /* positions can be read; all else waits for the leader */
     int result = wal_chain_load(writer->io, WAL_LOAD_DEVICE, &writer->tail.index, &chain, error);
+    pthread_mutex_lock(&writer->mutex);
     if (result < 0) return result;
     WAL_FAIL_POINT("recover.loaded");
     wal_report found;
@@ -510,8 +518,10 @@ int wal_writer_reopen(wal_writer *writer, wal_report *report, wal_error *error) 
     result = refuse_closed(writer, error);
     if (result == 0 && (writer->reopens == asked || writer->poisoned)) {
         writer->leading = 1;
+        writer->rotating = 1;
         result = recover_again(writer, &writer->last_report, error);
         writer->reopens += (uint64_t)(result == 0);
+        writer->rotating = 0;
         writer->leading = 0;
         pthread_cond_broadcast(&writer->changed);
     }
@@ -578,7 +588,8 @@ int wal_writer_close(wal_writer *writer, uint32_t flags, wal_error *error) {
     if (result < 0) return result;
     struct wal_call call = wal_call_begin(flags, error);
     pthread_mutex_lock(&writer->mutex);
-    if (writer->state == WAL_WRITER_CLOSED) {
+    if (writer->state == WAL_WRITER_CLOSED) { /* perhaps not done yet: the lock is what counts */
+        while (writer->io != NULL) pthread_cond_wait(&writer->changed, &writer->mutex);
         pthread_mutex_unlock(&writer->mutex);
         return 0;
     }

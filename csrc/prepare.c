@@ -35,6 +35,12 @@ static int check_limit(const struct wal_writer *writer, uint64_t more, wal_error
     uint64_t limit = writer->options.log_bytes_max;
     uint64_t used = log_bytes(writer);
     if (limit == 0 || used + more <= limit) return 0;
+    if (more > limit) {
+        return wal_fail(error, WAL_E_TOO_LARGE, WAL_NOWHERE,
+                        "it needs a segment of %" PRIu64
+                        " bytes, and the whole log may have %" PRIu64 "; raise max_log_bytes",
+                        more, limit);
+    }
     return wal_fail(error, WAL_E_FULL, WAL_NOWHERE,
                     "the log has %" PRIu64 " bytes and may have %" PRIu64
                     "; trim it, or raise max_log_bytes",
@@ -43,12 +49,11 @@ static int check_limit(const struct wal_writer *writer, uint64_t more, wal_error
 
 static int is_no_space(int result) { return result == -ENOSPC || result == -EDQUOT; }
 
-static int tell(int result, const char *name, const char *what, wal_error *error) {
+static int tell(int result, const char *name, const char *what, uint64_t bytes, wal_error *error) {
     if (is_no_space(result)) {
-        return wal_fail(
-            error, WAL_E_FULL, WAL_IN_FILE(name),
-            "no space for another segment; free some space, or trim the log, and append "
-            "again");
+        (void)wal_fail_os(error, result, WAL_IN_FILE(name), "%s of %" PRIu64 " bytes", what, bytes);
+        if (error != NULL) error->code = WAL_E_FULL;
+        return WAL_E_FULL;
     }
     return wal_fail_os(error, result, WAL_IN_FILE(name), "%s", what);
 }
@@ -86,7 +91,7 @@ static int take_spare(struct wal_writer *writer, uint64_t segment_bytes, struct 
 
 static int create_spare(struct preparation *work, uint64_t segment_bytes, wal_error *error) {
     int file = wal_io_open(work->io, work->spare, WAL_IO_WRITE | WAL_IO_CREATE);
-    if (file < 0) return tell(file, work->spare, "cannot create a segment", error);
+    if (file < 0) return tell(file, work->spare, "cannot create a segment", segment_bytes, error);
     int result = wal_io_allocate(work->io, file, segment_bytes);
     uint64_t fill = segment_bytes - WAL_FRAMES_OFFSET;
     if (fill > WAL_FILL_STEP_BYTES_MIN) fill = WAL_FILL_STEP_BYTES_MIN;
@@ -94,7 +99,7 @@ static int create_spare(struct preparation *work, uint64_t segment_bytes, wal_er
     if (result < 0) {
         wal_io_close(work->io, file);
         (void)wal_io_unlink(work->io, work->spare);
-        return tell(result, work->spare, "cannot allocate a segment", error);
+        return tell(result, work->spare, "no space for a segment", segment_bytes, error);
     }
     work->prepared.file = file;
     work->prepared.frontier = WAL_FRAMES_OFFSET + fill;
@@ -114,6 +119,7 @@ static int keep_old_salt(const struct preparation *work, struct wal_disk_segment
 static int christen(struct preparation *work, wal_error *error) {
     struct wal_segment *segment = &work->prepared.segment;
     const char *what = "cannot write a segment's header";
+    int is_renamed = 0;
     (void)keep_old_salt(work, &segment->header);
     wal_segment_encode(&segment->header);
     int file = work->prepared.file;
@@ -124,6 +130,7 @@ static int christen(struct preparation *work, wal_error *error) {
     if (result == 0) {
         what = "cannot rename a segment";
         result = wal_io_rename(work->io, work->spare, segment->name);
+        is_renamed = result == 0;
     }
     WAL_FAIL_POINT("prepare.renamed");
     if (result == 0 && !WAL_MUTANT(M6_NO_DIR_SYNC)) {
@@ -131,10 +138,10 @@ static int christen(struct preparation *work, wal_error *error) {
         result = wal_io_sync_dir(work->io);
     }
     if (result == 0) return 0;
-    /* One of the two names is the file's. Left behind, each new try would take more space. */
+    /* Left behind, each new try would take more space. The name is ours only if we renamed. */
     wal_io_close(work->io, file);
-    if (wal_io_unlink(work->io, segment->name) < 0) (void)wal_io_unlink(work->io, work->spare);
-    return tell(result, segment->name, what, error);
+    (void)wal_io_unlink(work->io, is_renamed ? segment->name : work->spare);
+    return tell(result, segment->name, what, segment->header.segment_bytes, error);
 }
 
 /* The largest frame that this segment may hold: 1 MiB, one record, or its INDEX. */

@@ -39,6 +39,7 @@ struct wal_cursor {
     size_t at;         /* number of the segment in the chain */
     int file;          /* -1: the segment is not open */
     int is_pinned;
+    int failed; /* for good */
     struct wal_window window;
     struct wal_walk walk;
     char *large;    /* a record larger than the window */
@@ -443,11 +444,17 @@ static int resynchronise(struct wal_cursor *cursor) {
         struct wal_disk_frame frame;
         uint64_t data_end;
         int64_t data = wal_io_next_data(cursor->reader->io, cursor->file, offset, &data_end);
-        if (data > (int64_t)offset) {
-            offset = (uint64_t)data / WAL_FRAME_ALIGNMENT * WAL_FRAME_ALIGNMENT;
+        uint64_t from = data > 0 ? (uint64_t)data / WAL_FRAME_ALIGNMENT * WAL_FRAME_ALIGNMENT : 0;
+        if (from > offset) {
+            offset = from;
             continue;
         }
-        int64_t got = wal_window_get(&cursor->window, offset, WAL_FRAME_PAYLOAD_MAX, &at);
+        uint64_t want = WAL_FRAME_PAYLOAD_MAX;
+        int64_t got = wal_window_get(&cursor->window, offset, want, &at);
+        if (got < 0) { /* a block that cannot be read is somewhere in it: feel the way */
+            want = WAL_FRAME_HEADER_BYTES;
+            got = wal_window_get(&cursor->window, offset, want, &at);
+        }
         if (got < 0) {
             offset = wal_round_up(offset + 1, WAL_BLOCK_BYTES);
             continue;
@@ -459,8 +466,8 @@ static int resynchronise(struct wal_cursor *cursor) {
             }
             if (frame.first_lsn >= walk->lsn) return jump(cursor, here);
         }
-        if (got < WAL_FRAME_PAYLOAD_MAX) return 0;
-        offset += WAL_FRAME_PAYLOAD_MAX - WAL_FRAME_HEADER_BYTES;
+        if ((uint64_t)got < want) return 0;
+        offset += want - WAL_FRAME_HEADER_BYTES + WAL_FRAME_ALIGNMENT;
     }
     return 0;
 }
@@ -591,14 +598,20 @@ static int fill_block(struct wal_cursor *cursor, wal_block *block, wal_error *er
     int result;
     if (cursor->walk.payload == NULL) {
         result = load_large(cursor, error);
-        if (result < 0) return result;
+        if (result < 0) {
+            cursor->failed = result == -ENOMEM;
+            return result;
+        }
         result = take_frame(cursor, cursor->large, 0, &block->data, block);
     } else if (frame->payload_bytes > GATHER_BYTES / 4) {
         result = take_frame(cursor, cursor->walk.payload, 0, &block->data, block);
     } else {
         result = gather_frames(cursor, has_crcs, block);
     }
-    if (result < 0) return wal_fail(error, result, place_of(cursor), "out of memory");
+    if (result < 0) {
+        cursor->failed = 1; /* the walk has moved on: to go on would be to skip records */
+        return wal_fail(error, result, place_of(cursor), "out of memory; open a new cursor");
+    }
     block->starts = cursor->starts;
     block->lengths = cursor->lengths;
     block->crcs = has_crcs ? cursor->crcs : NULL;
@@ -646,6 +659,7 @@ int wal_cursor_next(wal_cursor *cursor, wal_block *block, wal_error *error) {
     if (chain->count == 0) {
         return wal_chain_is_damaged(chain) ? wal_chain_damage(chain, error) : 0;
     }
+    if (cursor->failed) return wal_fail(error, -ENOMEM, place_of(cursor), "this cursor failed");
     for (;;) {
         if (cursor->next_lsn > cursor->to_lsn) return 0;
         int result = cursor->file < 0 ? enter_segment(cursor, error) : 0;

@@ -175,6 +175,10 @@ static void fill_end(const struct tail_walk *tail, int stop, const struct wal_be
         end->dropped_records += walk->frame.record_count;
         last = wal_frame_end(&walk->frame, walk->context.alignment);
     }
+    if (stop == WAL_STOP_BROKEN) { /* a frame began here; how long it was, nobody knows */
+        end->dropped_frames++;
+        last += WAL_FRAME_HEADER_BYTES;
+    }
     if (behind->last_end > last) last = behind->last_end;
     end->dropped_bytes = last - tail->safe.offset;
 }

@@ -210,7 +210,10 @@ static int rotate(struct wal_writer *writer, uint64_t need, wal_error *error) {
     if (!WAL_MUTANT(F8_ROTATE_NO_DRAIN)) {
         if (result == 0) result = wal_sync_tail(writer, error);
         WAL_FAIL_POINT("rotate.synced");
-        if (result == 0) result = wal_tail_write_slot(writer, 1, index_offset, error);
+        if (result == 0) {
+            uint64_t successor_id = next.segment.header.segment_id;
+            result = wal_tail_write_slot(writer, 1, index_offset, successor_id, error);
+        }
     }
     if (result < 0) { /* poisoned; reopen finds the prepared segment by its name */
         wal_io_close(writer->io, next.file);
@@ -236,7 +239,7 @@ static int sync_slot(struct wal_writer *writer, wal_error *error) {
 }
 
 static int unseal(struct wal_writer *writer, wal_error *error) {
-    int result = wal_tail_write_slot(writer, 0, writer->tail.index_offset, error);
+    int result = wal_tail_write_slot(writer, 0, writer->tail.index_offset, 0, error);
     if (result == 0) result = sync_slot(writer, error);
     WAL_FAIL_POINT("unseal.synced");
     if (result == 0) writer->tail.needs_unseal = 0;
@@ -249,7 +252,7 @@ int wal_seal(struct wal_writer *writer, wal_error *error) {
     uint64_t index_offset = 0;
     while (writer->tail.fill_claimed) wait_changed(writer);
     if (WAL_MUTANT(F9_SEAL_ONE_SYNC)) {
-        int slot = wal_tail_write_slot(writer, 1, 0, error);
+        int slot = wal_tail_write_slot(writer, 1, 0, 0, error);
         if (slot == 0) slot = wal_sync_tail(writer, error);
         writer->tail.needs_unseal = 1; /* or closing would seal for ever */
         return slot;
@@ -257,7 +260,7 @@ int wal_seal(struct wal_writer *writer, wal_error *error) {
     int result = wal_tail_put_index(writer, &index_offset, error);
     if (result == 0) result = wal_sync_tail(writer, error);
     WAL_FAIL_POINT("seal.synced");
-    if (result == 0) result = wal_tail_write_slot(writer, 1, index_offset, error);
+    if (result == 0) result = wal_tail_write_slot(writer, 1, index_offset, 0, error);
     if (result == 0) result = sync_slot(writer, error);
     if (result == 0) {
         writer->tail.needs_unseal = 1;

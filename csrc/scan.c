@@ -46,8 +46,12 @@ int64_t wal_window_get(struct wal_window *window, uint64_t offset, uint64_t want
         uint64_t bytes = wal_round_up(offset + want, WAL_BLOCK_BYTES) - end;
         if (bytes < window->step_bytes) bytes = window->step_bytes;
         if (bytes > room) bytes = room;
-        int64_t got =
-            wal_io_read(window->io, window->file, end, window->bytes + window->filled, bytes);
+        char *into = window->bytes + window->filled;
+        int64_t got = wal_io_read(window->io, window->file, end, into, bytes);
+        uint64_t needed = wal_round_up(offset + want, WAL_BLOCK_BYTES) - end;
+        if (got < 0 && needed < bytes) { /* what cannot be read may lie behind what is asked for */
+            got = wal_io_read(window->io, window->file, end, into, needed);
+        }
         if (got < 0) {
             window->filled = 0;
             return got;
@@ -97,6 +101,7 @@ static int check_large_payload(struct wal_walk *walk) {
     uint64_t tables = is_data ? begin + wal_frame_record_bytes(frame) : end;
     uint32_t crc = 0;
     walk->payload = NULL;
+    walk->large_is_malformed = 0;
     int whole = crc_of_range(walk, begin, tables, &crc);
     uint32_t record_crc = crc;
     if (whole == 1) whole = crc_of_range(walk, tables, end, &crc);
@@ -107,7 +112,8 @@ static int check_large_payload(struct wal_walk *walk) {
     int64_t got = wal_window_get(walk->window, end - sizeof stored, sizeof stored, &at);
     if (got < (int64_t)sizeof stored) return got < 0 ? (int)got : 0;
     memcpy(&stored, at, sizeof stored);
-    return stored == record_crc;
+    walk->large_is_malformed = stored != record_crc;
+    return 1;
 }
 
 /* Payload CRC of the frame whose header has been checked. 1, 0 or a negative code. */
@@ -134,7 +140,7 @@ static int is_next(const struct wal_walk *walk) {
 
 static int check_tables(const struct wal_walk *walk) {
     if (walk->payload != NULL) return wal_frame_check_records(&walk->frame, walk->payload);
-    return 1; /* one record: the reader checks it when it loads it */
+    return !walk->large_is_malformed;
 }
 
 int wal_walk_next(struct wal_walk *walk) {

@@ -59,7 +59,8 @@ struct wal_walk {
     /* The frame that the last step found. */
     struct wal_disk_frame frame;
     uint64_t frame_end;
-    const char *payload; /* NULL: larger than the window (one record); CRC already checked */
+    const char *payload;    /* NULL: larger than the window (one record); CRC already checked */
+    int large_is_malformed; /* ... and its own record CRC was wrong */
 };
 
 /* Begin at START (lsn = its base), or anywhere that the caller knows offset, LSN and link of. */

@@ -94,7 +94,8 @@ int wal_tail_put_index(struct wal_writer *writer, uint64_t *index_offset, wal_er
     return result;
 }
 
-int wal_tail_put_slot(struct wal_writer *writer, int sealed, uint64_t index_offset) {
+int wal_tail_put_slot(struct wal_writer *writer, int sealed, uint64_t index_offset,
+                      uint64_t successor_id) {
     struct wal_tail *tail = &writer->tail;
     struct wal_disk_end slot = {
         .sealed = (uint32_t)sealed,
@@ -102,6 +103,7 @@ int wal_tail_put_slot(struct wal_writer *writer, int sealed, uint64_t index_offs
         .end_offset = tail->offset,
         .index_offset = index_offset,
         .segment_id = tail->segment.header.segment_id,
+        .successor_id = successor_id,
     };
     wal_end_encode(&slot, tail->segment.header.salt);
     int result = wal_write_block(writer->io, tail->file, WAL_END_SLOT_OFFSET, &slot, sizeof slot);
@@ -112,8 +114,8 @@ int wal_tail_put_slot(struct wal_writer *writer, int sealed, uint64_t index_offs
 }
 
 int wal_tail_write_slot(struct wal_writer *writer, int sealed, uint64_t index_offset,
-                        wal_error *error) {
-    int result = wal_tail_put_slot(writer, sealed, index_offset);
+                        uint64_t successor_id, wal_error *error) {
+    int result = wal_tail_put_slot(writer, sealed, index_offset, successor_id);
     if (result == 0) return 0;
     return wal_poison(writer, result, "writing the end slot failed", WAL_END_SLOT_OFFSET, error);
 }

@@ -47,6 +47,7 @@ struct wal_tail {
     uint64_t offset;   /* where the next frame goes */
     uint64_t frontier; /* below: written extents, the writer's; above: the filler's */
     int fill_claimed;  /* the background thread is filling from the frontier on */
+    int fill_syncing;  /* ... and its sync is under way: what it will tell is not known yet */
     uint32_t previous_crc;
     int needs_unseal;
     uint64_t unsynced_bytes;
@@ -199,9 +200,11 @@ struct wal_frame_body {
 
 int wal_tail_put(struct wal_writer *writer, const struct wal_frame_body *body, wal_error *error);
 int wal_tail_put_index(struct wal_writer *writer, uint64_t *index_offset, wal_error *error);
-int wal_tail_put_slot(struct wal_writer *writer, int sealed, uint64_t index_offset);
+/* sealed by a rotation: successor_id names the segment that follows; else 0. */
+int wal_tail_put_slot(struct wal_writer *writer, int sealed, uint64_t index_offset,
+                      uint64_t successor_id);
 int wal_tail_write_slot(struct wal_writer *writer, int sealed, uint64_t index_offset,
-                        wal_error *error);
+                        uint64_t successor_id, wal_error *error);
 void wal_tail_close(struct wal_writer *writer);
 
 /* Bytes of a frame with such a payload, padding included; what INDEX may need at the end. */
