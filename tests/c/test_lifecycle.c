@@ -6,11 +6,14 @@
  */
 #include <dirent.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "check.h"
 #include "hooks.h"
+#include "io.h"
+#include "log.h"
 #include "walengine.h"
 
 static char directory[64];
@@ -283,7 +286,78 @@ static void reopen_makes_no_fresh_log(void) {
     remove_directory();
 }
 
+/* A directory whose filler cannot sync, while the leader's own sync takes long and succeeds. */
+static struct wal_io_ops slow_ops;
+static int (*real_sync)(struct wal_io *io, int file);
+static pthread_t leader;
+static atomic_int filler_failed, filler_fails;
+
+static int sync_by_thread(struct wal_io *io, int file) {
+    if (pthread_equal(pthread_self(), leader)) {
+        for (int i = 0; i < 500 && atomic_load(&filler_fails) && !atomic_load(&filler_failed);
+             i++) {
+            (void)usleep(1000);
+        }
+        return real_sync(io, file);
+    }
+    if (!atomic_load(&filler_fails)) return real_sync(io, file);
+    atomic_store(&filler_failed, 1);
+    (void)usleep(20000); /* the leader's sync is through before we tell */
+    return -EIO;
+}
+
+static void a_commit_waits_for_the_fillers_sync(void) {
+    struct wal_io *io = NULL;
+    wal_writer *writer = NULL;
+    wal_report report;
+    wal_options how = options(8 << 20);
+    make_directory();
+    leader = pthread_self();
+    succeeds(wal_io_posix_open(directory, WAL_DIR_WRITER, &io, &error), "directory");
+    slow_ops = *io->ops;
+    real_sync = slow_ops.sync;
+    slow_ops.sync = sync_by_thread;
+    io->ops = &slow_ops;
+    succeeds(wal_writer_open_io(io, &how, &writer, &report, &error), "open");
+    append(writer, 1000, 1);
+    commit(writer);
+    (void)usleep(200000); /* what was due of filling is done */
+    atomic_store(&filler_fails, 1);
+    append(writer, 4000, 20); /* filling is due again */
+    CHECK_EQ(wal_writer_commit(writer, 0, 0, NULL), WAL_E_POISONED);
+    CHECK(atomic_load(&filler_failed));
+    wal_position position;
+    wal_writer_position(writer, &position);
+    CHECK_EQ_U64(position.durable_lsn, 1);
+    atomic_store(&filler_fails, 0);
+    succeeds(wal_writer_reopen(writer, &report, &error), "reopen");
+    CHECK_EQ_U64(report.last_lsn, 21);
+    succeeds(wal_writer_close(writer, 0, &error), "close");
+    wal_writer_free(writer);
+    remove_directory();
+}
+
+/* A file stands under the next segment's name: it is somebody's, and it stays. */
+static void a_foreign_file_is_not_removed(void) {
+    char path[128];
+    make_directory();
+    wal_writer *writer = open_writer(65536);
+    append(writer, 100, 1);
+    commit(writer);
+    (void)snprintf(path, sizeof path, "%s/wal-0000000000000002.seg", directory);
+    FILE *file = fopen(path, "w");
+    CHECK(file != NULL && fputs("precious", file) > 0 && fclose(file) == 0);
+    uint64_t lsn;
+    for (int i = 0; i < 40; i++) (void)wal_writer_append(writer, zeros, 4000, 0, 0, &lsn, NULL);
+    CHECK_EQ(access(path, F_OK), 0);
+    (void)wal_writer_close(writer, 0, NULL);
+    wal_writer_free(writer);
+    remove_directory();
+}
+
 int main(void) {
+    RUN(a_commit_waits_for_the_fillers_sync);
+    RUN(a_foreign_file_is_not_removed);
     RUN(a_late_cut_hits_no_other_segment);
     RUN(cuts_of_earlier_lives_are_done);
     RUN(an_interruptible_close_comes_to_its_end);
