@@ -158,12 +158,22 @@ struct wal_call {
     wal_error *error;
 };
 
-/* ---- open.c ---------------------------------------------------------------------------------- */
+/* ---- door.c ---------------------------------------------------------------------------------- */
 
 /* Enter takes the mutex (only if it succeeds), leave gives it back. */
 int wal_enter(struct wal_writer *writer, struct wal_call *call);
 int wal_leave(struct wal_writer *writer, int result);
 struct wal_call wal_call_begin(uint32_t flags, wal_error *error);
+int wal_refuse_forked(const struct wal_writer *writer, wal_error *error);
+int wal_refuse_closed(const struct wal_writer *writer, wal_error *error); /* the mutex held */
+uint64_t wal_writer_frame_bytes(const struct wal_writer *writer);         /* the same */
+
+/* ---- open.c, adopt.c ------------------------------------------------------------------------- */
+
+/* Take over what recovery found; nothing is written. The mutex held. */
+int wal_adopt(struct wal_writer *writer, const struct wal_chain *chain, wal_error *error);
+void wal_release_files(struct wal_writer *writer);
+void wal_writer_destroy(struct wal_writer *writer);
 
 /* ---- leader.c: all with the mutex held; they may release it in between ----------------------- */
 

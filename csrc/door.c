@@ -1,0 +1,92 @@
+/*
+ * The door that every call of the writer goes through: is it ours (fork), is it open, is it sound?
+ * And what can be seen through its window at any time: position and statistics.
+ */
+#include <string.h>
+
+#include "error.h"
+#include "io_posix.h"
+#include "writer.h"
+
+/* ---- in and out ------------------------------------------------------------------------------ */
+
+struct wal_call wal_call_begin(uint32_t flags, wal_error *error) {
+    struct wal_call call = {.flags = flags, .error = error};
+    if (flags & WAL_INTERRUPTIBLE) {
+        call.deadline_ns = wal_monotonic_ns() + WAL_SLICE_MS * UINT64_C(1000000);
+    }
+    return call;
+}
+
+int wal_refuse_forked(const struct wal_writer *writer, wal_error *error) {
+    if (writer->fork_generation == wal_fork_generation()) return 0;
+    return wal_fail(error, WAL_E_FORKED, WAL_NOWHERE,
+                    "this writer was opened before fork() and belongs to the parent process; open "
+                    "the log anew, once the parent has closed it");
+}
+
+int wal_refuse_closed(const struct wal_writer *writer, wal_error *error) {
+    if (writer->state == WAL_WRITER_OPEN) return 0;
+    return wal_fail(error, WAL_E_CLOSED, WAL_NOWHERE, "the writer is closed");
+}
+
+int wal_enter(struct wal_writer *writer, struct wal_call *call) {
+    int result = wal_refuse_forked(writer, call->error);
+    if (result < 0) return result;
+    pthread_mutex_lock(&writer->mutex);
+    result = wal_refuse_closed(writer, call->error);
+    if (result == 0 && writer->poisoned) result = wal_tell_poison(writer, call->error);
+    if (result < 0) {
+        pthread_mutex_unlock(&writer->mutex);
+        return result;
+    }
+    writer->calls++;
+    return 0;
+}
+
+int wal_leave(struct wal_writer *writer, int result) {
+    writer->calls--;
+    if (writer->calls == 0) pthread_cond_broadcast(&writer->changed);
+    pthread_mutex_unlock(&writer->mutex);
+    return result;
+}
+
+/* ---- the window ------------------------------------------------------------------------------ */
+
+uint64_t wal_writer_frame_bytes(const struct wal_writer *writer) {
+    if (writer->io == NULL) return writer->final_frame_bytes;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < writer->closed_count; i++) {
+        bytes += writer->closed[i].end_offset - WAL_FRAMES_OFFSET;
+    }
+    if (writer->tail.file >= 0) bytes += writer->tail.offset - WAL_FRAMES_OFFSET;
+    return bytes;
+}
+
+void wal_writer_position(wal_writer *writer, wal_position *position) {
+    memset(position, 0, sizeof *position);
+    if (wal_refuse_forked(writer, NULL) < 0) return;
+    pthread_mutex_lock(&writer->mutex);
+    position->first_lsn = writer->trim_lsn < writer->next_lsn ? writer->trim_lsn : writer->next_lsn;
+    position->last_lsn = writer->next_lsn - 1;
+    position->durable_lsn = writer->durable_lsn;
+    position->frame_bytes = wal_writer_frame_bytes(writer);
+    position->poisoned = (uint64_t)writer->poisoned;
+    pthread_mutex_unlock(&writer->mutex);
+}
+
+void wal_writer_stats(wal_writer *writer, wal_stats *stats) {
+    memset(stats, 0, sizeof *stats);
+    if (wal_refuse_forked(writer, NULL) < 0) return;
+    pthread_mutex_lock(&writer->mutex);
+    *stats = writer->stats;
+    wal_histogram_summary(&writer->sync_latency, &stats->sync_latency);
+    stats->segments = writer->closed_count + (writer->tail.file >= 0);
+    const struct wal_io_counters *counters =
+        writer->io != NULL ? &writer->io->counters : &writer->final_counters;
+    stats->ops_submitted = __atomic_load_n(&counters->ops_submitted, __ATOMIC_RELAXED);
+    stats->ops_completed = __atomic_load_n(&counters->ops_completed, __ATOMIC_RELAXED);
+    stats->bytes_written = __atomic_load_n(&counters->bytes_written, __ATOMIC_RELAXED);
+    stats->bytes_read = __atomic_load_n(&counters->bytes_read, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&writer->mutex);
+}
