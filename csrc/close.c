@@ -1,8 +1,8 @@
 /*
  * The end of a writer: nobody inside, the tail sealed, threads gone, files and lock given back.
  *
- * An interruptible close that is not done answers WAL_E_AGAIN and goes on where it stood when it
- * is called again. Of several closers the first does the work; none returns before the lock is free.
+ * An interruptible close that is not done answers WAL_E_AGAIN and goes on where it stood when it is
+ * called again. Of several closers the first does the work; none returns before the lock is free.
  */
 
 #include "error.h"
