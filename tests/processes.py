@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -59,3 +60,13 @@ def cli(
         check=False,
         env=os.environ | env,
     )
+
+
+def ends(result, code, *texts):
+    """The exit code, no traceback, and what standard error must say."""
+    error = result.stderr.decode()
+    assert result.returncode == code, error
+    assert "Traceback" not in error
+    for text in texts:
+        assert re.search(text, error), error
+    return True

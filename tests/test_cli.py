@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import pytest
-from processes import cli
+from processes import cli, ends
 from support import five_records, flip, more, segment_name
 
 from walengine import PortableWalWriter, Verdict, __version__, recover, replay
@@ -57,16 +57,6 @@ def corrupt(tmp_path):
 
 def data_of(path):
     return [record.data for record in replay(path)]
-
-
-def ends(result, code, *texts):
-    """The exit code, no traceback, and what standard error must say."""
-    error = result.stderr.decode()
-    assert result.returncode == code, error
-    assert "Traceback" not in error
-    for text in texts:
-        assert re.search(text, error), error
-    return True
 
 
 # ---- append --------------------------------------------------------------------------------------
@@ -462,37 +452,6 @@ def test_a_warning_of_the_log_goes_to_standard_error(torn):
     result = cli("append", torn, "--json", data=b"x")
     assert ends(result, 0, "walengine: .*opened, torn")
     assert json.loads(result.stdout)["last_lsn"] == 6
-
-
-def test_the_demo_loses_nothing(tmp_path):
-    result = cli("demo", "--seconds", 3, "--directory", tmp_path, "--json")
-    assert ends(result, 0)
-    facts = json.loads(result.stdout)
-    assert facts["lost"] == 0
-    assert facts["kills"] >= 1
-    assert facts["recovered"] >= facts["acknowledged"] > 0
-    assert sum(facts["verdicts"].values()) == facts["kills"]
-    assert 0 < facts["p50_us"] <= facts["p99_us"]
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_demo_shows_a_table(tmp_path):
-    out = cli("demo", "--seconds", 1, "--directory", tmp_path).stdout.decode()
-    for word in ("acknowledged", "recovered", "lost", "verdicts", "durable appends per second"):
-        assert word in out
-
-
-def test_the_demo_notices_a_loss(tmp_path, monkeypatch):
-    """Negative control: a log that forgets an acknowledged record fails the demo's own count."""
-    from walengine import demo  # noqa: PLC0415 (patched here only)
-
-    outcome = demo.Outcome()
-    with PortableWalWriter(tmp_path / "log") as wal:
-        for lsn in range(1, 4):
-            wal.append(demo.record(lsn) if lsn != 2 else b"not what was acknowledged")
-    monkeypatch.setattr(demo, "_write_until_killed", lambda *_: 5)
-    demo._round(tmp_path / "log", 0, outcome)
-    assert (outcome.acknowledged, outcome.recovered, outcome.lost) == (5, 3, 3)
 
 
 def test_progress_needs_a_terminal(path):

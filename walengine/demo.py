@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Timer
@@ -116,7 +115,8 @@ def _round(path: Path, delay: float, outcome: Outcome) -> None:
 
 def _write_until_killed(path: Path, delay: float, outcome: Outcome) -> Lsn:
     """Run the writer process; return the last LSN it acknowledged."""
-    command = [sys.executable, "-m", "walengine.demo", os.fspath(path)]
+    # -P: a directory walengine/ in the current one (a checkout's) is not the package to import.
+    command = [sys.executable, "-P", "-m", "walengine.demo", os.fspath(path)]
     last = outcome.acknowledged
     first_ns = last_ns = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -136,7 +136,9 @@ def _write_until_killed(path: Path, delay: float, outcome: Outcome) -> Lsn:
             killer.join()
         trouble = process.stderr.read().decode("utf-8", "replace") if process.stderr else ""
     if process.returncode != -signal.SIGKILL:
-        raise WalError(f"the demo's writer process failed: {trouble.strip() or process.returncode}")
+        reason = trouble.strip() or f"exit code {process.returncode}"
+        text = f"the demo needs about 64 MiB in {path.parent}; its writer process failed: {reason}"
+        raise WalError(text)
     outcome.writing_seconds += (last_ns - first_ns) / 1e9
     return last
 
@@ -154,5 +156,9 @@ def write_forever(path: str) -> None:
 
 
 if __name__ == "__main__":
-    with suppress(BrokenPipeError, KeyboardInterrupt):  # the parent is gone, or going
+    try:
         write_forever(sys.argv[1])
+    except (BrokenPipeError, KeyboardInterrupt):
+        pass  # the parent is gone, or going
+    except (WalError, OSError) as error:
+        sys.exit(str(error))

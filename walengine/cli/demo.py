@@ -10,14 +10,15 @@ import click
 from walengine.cli._run import CLEAN, FAILED
 from walengine.cli._show import json_option, print_facts, print_json, progress
 from walengine.demo import run
+from walengine.errors import WalError
 
 DEFAULT_SECONDS = 14.0
 
 
-@click.command()
+@click.command(short_help="Kill a writer again and again and count losses.")
 @click.option(
     "--directory",
-    type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
+    type=click.Path(exists=True, file_okay=False, readable=False, path_type=Path),
     help="Where the log is made for the time of the demo (default: a place for temporary files).",
 )
 @click.option(
@@ -31,10 +32,8 @@ DEFAULT_SECONDS = 14.0
 @click.pass_context
 def demo(context: click.Context, directory: Path | None, seconds: float, as_json: bool) -> None:
     """Kill a writer with SIGKILL again and again; show that nothing acknowledged is lost."""
-    with (
-        tempfile.TemporaryDirectory(prefix="walengine-demo-", dir=directory or _place()) as scratch,
-        progress("killing and recovering", seconds) as advance,
-    ):
+    place = directory or _place()
+    with _scratch(place) as scratch, progress("killing and recovering", seconds) as advance:
         outcome = run(Path(scratch) / "log", seconds, advance)
     facts = outcome.as_dict()
     if as_json:
@@ -44,10 +43,18 @@ def demo(context: click.Context, directory: Path | None, seconds: float, as_json
     context.exit(FAILED if outcome.lost else CLEAN)
 
 
-def _place() -> str | None:
+def _scratch(place: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="walengine-demo-", dir=place)
+    except OSError as error:
+        text = f"the demo needs about 64 MiB in {place}: {error.strerror}"
+        raise WalError(text, errno=error.errno) from None
+
+
+def _place() -> Path:
     """Return a directory that is on a disk: /tmp is often in memory, /var/tmp is not."""
     persistent = Path("/var/tmp")  # noqa: S108 (a private directory is made in it)
-    return str(persistent) if persistent.is_dir() else None
+    return persistent if persistent.is_dir() else Path(tempfile.gettempdir())
 
 
 COMMANDS = (demo,)
