@@ -94,9 +94,13 @@ def test_the_binding_is_imported_in_one_place():
     from pathlib import Path  # noqa: PLC0415 (used here only)
 
     package = Path(inspect.getfile(walengine)).parent
-    importers = [
-        path.name
-        for path in package.rglob("*.py")
-        if "walengine._core import" in path.read_text(encoding="utf-8")
-    ]
-    assert importers == ["_native.py"]
+
+    def importers(module):
+        return [
+            path.name
+            for path in package.rglob("*.py")
+            if f"walengine.{module} import" in path.read_text(encoding="utf-8")
+        ]
+
+    assert importers("_core") == ["_library.py"]
+    assert importers("_library") == ["_native.py"]

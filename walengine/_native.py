@@ -13,7 +13,6 @@ thread waits for that.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +20,8 @@ from io import BytesIO
 from typing import Any, TypeVar
 from uuid import UUID
 
-if sys.platform == "win32":
-    raise ImportError(
-        "walengine needs POSIX files: it is tested on Linux and written for macOS; "
-        "it does not work on Windows (use WSL 2 there)"
-    )
-
 from walengine import errors
-from walengine._core import ffi, lib
+from walengine._library import ffi, lib
 from walengine._status import Statuses
 from walengine.types import (
     LatencySummary,
