@@ -349,7 +349,7 @@ def test_reports_are_json(log):
     facts = json.loads(json.dumps(verify(log).as_dict()))
     assert facts["verdict"] == "clean"
     assert facts["recovery"]["last_lsn"] == COUNT
-    assert facts["recovery"]["lost"] is None
+    assert facts["recovery"]["lost"] == []
 
 
 def test_reading_changes_no_byte(log):
@@ -362,3 +362,9 @@ def test_reading_changes_no_byte(log):
 
 def test_verify_is_the_public_name():
     assert walengine.verify is verify
+
+
+@pytest.mark.parametrize("threads", ["x", 1.5, True])
+def test_threads_of_another_type_are_a_mistake(tmp_path, threads):
+    with pytest.raises(TypeError, match="threads must be an int or None"):
+        walengine.verify(tmp_path, threads=threads)

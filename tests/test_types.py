@@ -21,6 +21,7 @@ from walengine import (
     recover,
     verify,
 )
+from walengine.types import checked_lsn
 
 
 def test_a_record_is_a_tuple_with_names():
@@ -151,3 +152,9 @@ def test_every_class_that_users_make_or_get_has_an_example():
     classes = {name for name in walengine.__all__ if inspect.isclass(getattr(walengine, name))}
     errors = {name for name in classes if issubclass(getattr(walengine, name), Exception)}
     assert classes - errors - plain - set(EXAMPLES) == set()
+
+
+@pytest.mark.parametrize("lsn", [True, False, "1", 1.0, None])
+def test_an_lsn_is_an_int(lsn):
+    with pytest.raises(TypeError, match="lsn must be an int"):
+        checked_lsn("lsn", lsn)

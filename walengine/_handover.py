@@ -164,6 +164,11 @@ class HandOver:
         if self._state is not State.OPEN:
             raise self._refusal(0)
 
+    def _check_ours(self) -> None:
+        """Refuse in the child of a fork only: what a closed writer came to can still be asked."""
+        if self._state is State.FORKED:
+            raise self._refusal(0)
+
     def _refusal(self, size: int) -> WalError:
         """Return the reason why nothing, or nothing of this size, is taken."""
         path = self._path

@@ -268,6 +268,7 @@ def verify(path: str | os.PathLike[str], threads: int | None = None) -> VerifyRe
         threads: Segments checked at a time; None: one per processor.
 
     Raises:
+        TypeError: threads is no int.
         ValueError: threads is below 1.
         WalError: There is no log at path, or it cannot be read.
     """
@@ -278,6 +279,8 @@ def check_log(
     path: str | os.PathLike[str], threads: int | None, advance: Callable[[float], None]
 ) -> VerifyReport:
     """Verify, calling advance with each segment's share of the work when it is done."""
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool)):
+        raise TypeError(f"threads must be an int or None, not {type(threads).__name__}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be from 1, not {threads}")
     begin = perf_counter()

@@ -31,7 +31,7 @@ def checked_lsn(name: str, lsn: Lsn) -> Lsn:
         TypeError: It is no int.
         ValueError: It is below 1 or has more than 64 bits.
     """
-    if not isinstance(lsn, int):
+    if not isinstance(lsn, int) or isinstance(lsn, bool):
         raise TypeError(f"{name} must be an int, not {type(lsn).__name__}")
     if not 1 <= lsn <= LSN_MAX:
         raise ValueError(f"{name} must be from 1 to 2**64 - 1, not {lsn}")
@@ -119,7 +119,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, range):
-        return None if not value else {"first": value[0], "last": value[-1]}
+        return [value[0], value[-1]] if value else []
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
@@ -134,12 +134,13 @@ class RecoveryReport(_Report):
     Attributes:
         verdict: new, clean, unsealed (killed, or at work), torn or corrupt.
         decision: Label of the case in the decision table (docs/DURABILITY.md).
-        next_step: What the next append does: continue, new-segment or bypass.
+        next_step: What the next append does: continue, new-segment or bypass. It says nothing where
+            the verdict is corrupt (as_dict: None).
         warnings: What the operator should know about this filesystem or this log.
         first_lsn: Of the oldest record kept; ``last_lsn + 1`` in an empty log.
         last_lsn: Of the newest record kept.
         lost: LSNs that were given and do not exist any more; none of them had been acknowledged as
-            durable. After a crash: as far as the dropped frames tell.
+            durable. After a crash: as far as the dropped frames tell. as_dict: [first, last] or [].
         segments: Number of segments in the chain.
         segment: File name of the newest segment, or of the damaged one.
         segment_id: Its number.
@@ -147,8 +148,8 @@ class RecoveryReport(_Report):
         dropped_frames: Frames behind the end that were seen and dropped.
         dropped_records: Their records, as far as their headers tell.
         dropped_bytes: From the end to the last of them.
-        evidence_offset: Corrupt: offset of the frame or fact that shows it; else 0.
-        evidence_lsn: Corrupt: this LSN had been durable; else 0.
+        evidence_offset: Corrupt: offset of the frame or fact that shows it; else 0 (as_dict: None).
+        evidence_lsn: Corrupt: this LSN had been durable; else 0 (as_dict: None).
         bytes_scanned: Bytes read to find out.
         duration_us: Time it took, in microseconds.
         log_uuid: Identity of the log.
@@ -189,6 +190,15 @@ class RecoveryReport(_Report):
     def records(self) -> int:
         """Number of records kept."""
         return self.last_lsn - self.first_lsn + 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON-ready values; None where a field says nothing here."""
+        facts = _Report.as_dict(self)
+        if self.verdict is Verdict.CORRUPT:
+            facts["next_step"] = None
+        for name in ("evidence_offset", "evidence_lsn"):
+            facts[name] = facts[name] or None
+        return facts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -230,7 +230,7 @@ class PortableWalWriter(HandOver):
         Raises:
             WalClosedError: The writer was closed.
         """
-        durable_lsn = self.durable_lsn
+        durable_lsn = int(self._position().durable_lsn)
         counters = self._native.stats()
         with self._stage_lock:
             return snapshot(
@@ -264,15 +264,19 @@ class PortableWalWriter(HandOver):
 
     @property
     def last_lsn(self) -> Lsn:
-        """Of the newest record, staged ones included; 0 in a log that never held one."""
+        """Of the newest record, staged ones included; 0 in a log that never held one.
+
+        A closed writer's is final.
+        """
         with self._stage_lock:
-            self._check_open()
+            self._check_ours()
             return self._last_lsn()
 
     @property
     def durable_lsn(self) -> Lsn:
-        """Everything up to and including this one is synced."""
-        return int(self._position().durable_lsn)
+        """Everything up to and including this one is synced; a closed writer's is final."""
+        self._check_ours()
+        return int(self._native.position().durable_lsn)
 
     def __repr__(self) -> str:
         """Show path, state and the last LSN."""
