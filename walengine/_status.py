@@ -17,7 +17,7 @@ _STATUSES: dict[str, tuple[type[errors.WalError], str]] = {
     ),
     "WAL_E_FULL": (
         errors.WalFullError,
-        "Free space, call truncate_before(), or raise max_log_bytes; the writer goes on then",
+        "The writer stays usable and goes on once there is space",
     ),
     "WAL_E_CORRUPT": (
         errors.WalCorruptionError,
@@ -25,7 +25,7 @@ _STATUSES: dict[str, tuple[type[errors.WalError], str]] = {
     ),
     "WAL_E_LOCKED": (
         errors.LockedError,
-        "Close the other writer, or read with replay(), which needs no lock",
+        "Readers, such as replay(), need no lock",
     ),
     "WAL_E_CLOSED": (errors.WalClosedError, "Open the log anew"),
     "WAL_E_FORKED": (errors.ForkedError, "Open the log anew after the fork"),
@@ -58,6 +58,7 @@ _STATUSES: dict[str, tuple[type[errors.WalError], str]] = {
 _OS_HINTS = {
     errno.EACCES: "Check the permissions of the directory and of the files in it",
     errno.EPERM: "Check the permissions of the directory and of the files in it",
+    errno.ENOENT: "Create the parent directory first",
     errno.EROFS: "The filesystem is mounted read-only: remount it, or only read",
     errno.EMFILE: "Raise this process's limit of open files (ulimit -n)",
     errno.ENFILE: "Raise the system's limit of open files (sysctl fs.file-max)",
@@ -106,7 +107,7 @@ class Statuses:
         }
         if kind is errors.WalCorruptionError:
             facts["report"] = report
-        text = sentence(path, message, hint, segment, facts["offset"], facts["lsn"])
+        text = sentence(path, message, hint, segment, facts["offset"] or None, facts["lsn"])
         return kind(text, **facts)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -42,37 +43,80 @@ class Commands(click.Group):
 
 def run(command: click.Command) -> NoReturn:
     """Run a command line to its end and exit with its code."""
+    _hold_standard_descriptors()
     logging.basicConfig(format="walengine: %(message)s", stream=sys.stderr)
     try:
         code = command.main(standalone_mode=False)
-        _flush()
+        if sys.stdout is not None:
+            write_output(b"")  # what click wrote (help, the version)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except OutputClosed:
-        # What is left in the buffer goes nowhere, or the interpreter would complain about it at
-        # exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         code = CLEAN
-    except (KeyboardInterrupt, click.Abort):
-        code = complain("interrupted", INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort) as error:
+        code = complain("interrupted", INTERRUPTED, error.__cause__ or error)
     except LockedError as error:
-        code = complain(error, LOCKED)
+        code = complain(error, LOCKED, error)
     except WalCorruptionError as error:
-        code = complain(error, CORRUPT)
+        code = complain(error, CORRUPT, error)
     except (WalError, OSError) as error:
-        code = complain(error, FAILED)
+        code = complain(error, FAILED, error)
     sys.exit(code or CLEAN)
 
 
-def _flush() -> None:
+def _hold_standard_descriptors() -> None:
+    """Fill closed descriptors 0 to 2: the log's files would get their numbers, and our output."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (for good)
+
+
+def standard_output() -> TextIO:
+    """Return standard output.
+
+    Raises:
+        WalError: The process was started without one.
+    """
+    if sys.stdout is None:
+        raise WalError("standard output is closed: send it to a file or to /dev/null")
+    return sys.stdout
+
+
+def write_output(data: str | bytes) -> None:
+    """Write to standard output, now.
+
+    Raises:
+        OutputClosed: Nobody reads it any more.
+        WalError: It cannot be written to, or was closed from the start.
+    """
+    out = standard_output()
     try:
-        sys.stdout.flush()
+        out.flush()
+        out.buffer.write(
+            data if isinstance(data, bytes) else data.encode(out.encoding, "backslashreplace")
+        )
+        out.flush()
     except BrokenPipeError as error:
         raise OutputClosed from error
+    except OSError as error:
+        _discard_output()
+        raise WalError(f"standard output: {error.strerror}", errno=error.errno) from None
 
 
-def complain(problem: object, code: int) -> int:
-    """Say on standard error what went wrong; return the exit code."""
+def _discard_output() -> None:
+    """Send what is left in the buffer nowhere, or the interpreter complains about it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def complain(problem: object, code: int, error: BaseException | None = None) -> int:
+    """Say on standard error what went wrong, and the error's notes; return the exit code."""
     click.echo(f"walengine: {problem}", err=True)
+    for note in getattr(error, "__notes__", ()):
+        click.echo(f"walengine: {note}", err=True)
     return code

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import StringIO
 from time import monotonic
 from typing import Any
 
@@ -14,8 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from walengine.cli._run import CLEAN, CORRUPT, TORN
-from walengine.types import LSN_MAX, Verdict
+from walengine.cli._run import CLEAN, CORRUPT, TORN, complain, standard_output, write_output
+from walengine.errors import WalError
+from walengine.reader import WalReader
+from walengine.types import LSN_MAX, Lsn, Verdict
 
 LSN = click.IntRange(1, LSN_MAX)
 PROGRESS_AFTER_SECONDS = 1.0
@@ -29,7 +32,8 @@ def _not_empty(_context: click.Context, _parameter: click.Parameter, value: str)
     return value
 
 
-log_argument = click.argument("log", type=click.Path(), callback=_not_empty)
+# Not readable=True: whether a log can be read is for the log to say, and no mistake in the usage.
+log_argument = click.argument("log", type=click.Path(readable=False), callback=_not_empty)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
 )
@@ -37,7 +41,7 @@ json_option = click.option(
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one object."""
-    click.echo(json.dumps(value, indent=2))
+    write_output(json.dumps(value, indent=2) + "\n")
 
 
 def print_facts(title: str, facts: dict[str, Any]) -> None:
@@ -77,14 +81,38 @@ def cell(value: Any) -> str:
 
 def _print(table: Table) -> None:
     # In a pipe a table is as wide as it needs to be: who reads it there cuts columns.
-    width = None if sys.stdout.isatty() else 200
-    console = Console(file=sys.stdout, markup=False, highlight=False, width=width)
+    terminal = standard_output().isatty()
+    text = StringIO()  # given standard output itself, rich would end the process on a broken pipe
+    console = Console(
+        file=text,
+        force_terminal=terminal,
+        markup=False,
+        highlight=False,
+        width=None if terminal else 200,
+    )
     console.print(table)
+    write_output(text.getvalue())
 
 
 def exit_code(verdict: Verdict) -> int:
     """Return the exit code of a verdict, for verify and recover."""
     return {Verdict.TORN: TORN, Verdict.CORRUPT: CORRUPT}.get(verdict, CLEAN)
+
+
+def complain_of_damage(log: str, lsn: Lsn | None = None) -> None:
+    """Say on standard error what replay would: where the damage is, and what is missing.
+
+    Args:
+        log: Directory of the log.
+        lsn: Where the damage begins; None: at the end of what can be read.
+    """
+    try:
+        with WalReader(log) as reader:
+            begin = min(lsn or reader.last_lsn, reader.last_lsn)
+            for _ in reader.records(begin if begin >= reader.first_lsn else None):
+                pass
+    except WalError as error:
+        complain(error, CORRUPT)
 
 
 @contextmanager

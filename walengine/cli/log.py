@@ -7,6 +7,7 @@ import click
 from walengine.cli._run import CLEAN, CORRUPT
 from walengine.cli._show import (
     LSN,
+    complain_of_damage,
     exit_code,
     json_option,
     log_argument,
@@ -15,7 +16,7 @@ from walengine.cli._show import (
     print_rows,
     progress,
 )
-from walengine.config import WalConfig
+from walengine.cli._sizes import configuration
 from walengine.reader import WalReader, check_log
 from walengine.reader import recover as recover_log
 from walengine.types import Lsn, Verdict
@@ -43,7 +44,7 @@ def inspect(context: click.Context, log: str, as_json: bool) -> None:
     context.exit(CORRUPT if report["verdict"] == Verdict.CORRUPT.value else CLEAN)
 
 
-@click.command()
+@click.command(short_help="Check every frame and every record's own checksum.")
 @log_argument
 @click.option(
     "--threads",
@@ -64,21 +65,30 @@ def verify(context: click.Context, log: str, threads: int | None, as_json: bool)
         print_facts(log, {name: facts[name] for name in names})
         rows = [[check[name] for name in CHECK_COLUMNS] for check in facts["segments"]]
         print_rows("segments", CHECK_COLUMNS, rows)
+    if report.verdict is Verdict.CORRUPT:
+        damaged = report.damaged
+        complain_of_damage(log, damaged[0].damaged_lsn if damaged else None)
     context.exit(exit_code(report.verdict))
 
 
-@click.command()
+@click.command(short_help="Tell what opening LOG for writing would find and do.")
 @log_argument
 @json_option
 @click.pass_context
 def recover(context: click.Context, log: str, as_json: bool) -> None:
-    """Tell what opening LOG for writing would find and do; change nothing."""
+    """Tell what opening LOG for writing would find and do; change nothing.
+
+    It tells of an open with the default configuration: with other sizes, or another alignment,
+    the next step may differ.
+    """
     report = recover_log(log)
     facts = report.as_dict()
     if as_json:
         print_json({"path": log} | facts)
     else:
         print_facts(log, facts)
+    if report.verdict is Verdict.CORRUPT:
+        complain_of_damage(log)
     context.exit(exit_code(report.verdict))
 
 
@@ -88,7 +98,7 @@ def recover(context: click.Context, log: str, as_json: bool) -> None:
 @json_option
 def trim(log: str, lsn: Lsn, as_json: bool) -> None:
     """Drop the records of LOG below LSN and recycle their segments."""
-    with PortableWalWriter(log, WalConfig(create=False)) as wal:
+    with PortableWalWriter(log, configuration(log, create=False)) as wal:
         wal.truncate_before(lsn)
         outcome = {
             "path": log,

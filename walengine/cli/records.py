@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import click
 
 from walengine._feed import Feeder, chunks, lines, prefixed
 from walengine._formats import ENCODERS, parts
+from walengine.cli._run import standard_output, write_output
 from walengine.cli._show import LSN, json_option, log_argument, print_json, progress
-from walengine.config import WalConfig
+from walengine.cli._sizes import configuration, size
+from walengine.errors import WalError
 from walengine.reader import WalReader
 from walengine.types import Lsn
 from walengine.writer import PortableWalWriter
@@ -29,44 +33,84 @@ from walengine.writer import PortableWalWriter
     help="Make records durable after each N of them.",
 )
 @click.option("--acks", is_flag=True, help="Print 'durable LSN' after each sync.")
+@click.option(
+    "--segment-bytes", type=size, help="Size of a segment (default: as in LOG; 64MiB in a new one)."
+)
+@click.option("--max-record-bytes", type=size, help="Largest record taken (default: 64MiB).")
+@click.option("--max-log-bytes", type=size, help="Size that LOG may reach (default: the disk's).")
+@click.option("--strict-sectors", is_flag=True, help="Align commits to 4096 bytes.")
 @json_option
 def append(
-    log: str, length_prefixed: bool, durable_every: int | None, acks: bool, as_json: bool
+    log: str,
+    length_prefixed: bool,
+    durable_every: int | None,
+    acks: bool,
+    segment_bytes: int | None,
+    max_record_bytes: int | None,
+    max_log_bytes: int | None,
+    strict_sectors: bool,
+    as_json: bool,
 ) -> None:
     """Append standard input to LOG, one record a line.
 
     A record is the line with its newline; the last one as it stands. Records become durable
-    whenever a batch is full, when the input pauses, and at the end.
+    whenever a batch is full, when the input pauses, and at the end. Sizes are bytes, or a number
+    with KiB, MiB or GiB.
     """
     if acks and as_json:
         raise click.UsageError("--acks and --json cannot both have standard output")
+    if acks or as_json:
+        standard_output()
+    if sys.stdin is None:
+        raise WalError("standard input is closed: there is nothing to append")
     source = sys.stdin.fileno()
-    with PortableWalWriter(log) as wal, progress("appending", _size_of(source)) as advance:
+    config = configuration(
+        log,
+        create=True,
+        segment_bytes=segment_bytes,
+        max_record_bytes=max_record_bytes,
+        max_log_bytes=max_log_bytes,
+        strict_sectors=strict_sectors,
+    )
+    wal = PortableWalWriter(log, config)
+    first = wal.last_lsn + 1
+    with _telling(wal, first), wal, progress("appending", _size_of(source)) as advance:
         feeder = Feeder(wal, durable_every, _print_ack if acks else lambda _lsn: None)
         split = prefixed if length_prefixed else lines
-        first = wal.last_lsn + 1
-        for records in split(chunks(source, feeder.pause), WalConfig().max_record_bytes):
+        for records in split(chunks(source, feeder.pause), config.max_record_bytes):
             before = feeder.bytes
             feeder.feed(records)
             advance(feeder.bytes - before)
         feeder.sync()
-        outcome = {
-            "records": feeder.records,
-            "bytes": feeder.bytes,
-            "first_lsn": first if feeder.records else None,
-            "last_lsn": wal.last_lsn,
-            "durable_lsn": wal.durable_lsn,
-        }
+    outcome = {
+        "records": feeder.records,
+        "bytes": feeder.bytes,
+        "first_lsn": first if feeder.records else None,
+        "last_lsn": wal.last_lsn,
+        "durable_lsn": wal.durable_lsn,
+    }
     if as_json:
         print_json(outcome)
     elif not acks:
-        text = "{records} records appended, durable up to LSN {durable_lsn}"
-        click.echo(text.format(**outcome), err=True)
+        click.echo(_summary(feeder.records, wal), err=True)
+
+
+@contextmanager
+def _telling(wal: PortableWalWriter, first: Lsn) -> Iterator[None]:
+    """Let whatever ends the appending early say how far it came, once the log is closed."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(_summary(wal.last_lsn + 1 - first, wal))
+        raise
+
+
+def _summary(records: int, wal: PortableWalWriter) -> str:
+    return f"{records} records appended, durable up to LSN {wal.durable_lsn}"
 
 
 def _print_ack(lsn: Lsn) -> None:
-    sys.stdout.write(f"durable {lsn}\n")
-    sys.stdout.flush()
+    write_output(f"durable {lsn}\n")
 
 
 def _size_of(descriptor: int) -> int | None:
@@ -87,16 +131,14 @@ def _size_of(descriptor: int) -> int | None:
 @click.option("--to", "to_lsn", type=LSN, metavar="LSN", help="Last record.")
 def replay(log: str, form: str | None, from_lsn: Lsn | None, to_lsn: Lsn | None) -> None:
     """Write the records of LOG to standard output."""
-    out = sys.stdout.buffer
-    encode = ENCODERS[form or ("human" if sys.stdout.isatty() else "raw")]
+    encode = ENCODERS[form or ("human" if standard_output().isatty() else "raw")]
     with WalReader(log) as reader:
         first, last = from_lsn or reader.first_lsn, min(to_lsn or reader.last_lsn, reader.last_lsn)
         records = reader.records(from_lsn, to_lsn)
         with progress("replaying", max(last - first + 1, 0)) as advance:
             for part in parts(records):
-                out.write(encode(part))
+                write_output(encode(part))
                 advance(len(part))
-    out.flush()
 
 
 COMMANDS = (append, replay)
