@@ -43,4 +43,6 @@ def main(path: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:  # noqa: PLR2004 (the program and its argument)
+        sys.exit("usage: python ack_after_sync.py DIRECTORY_OF_THE_LOG")
     sys.exit(main(sys.argv[1]))
