@@ -239,6 +239,18 @@ def test_the_record_of_a_failed_append_is_not_taken(path):
         assert wal.append(b"after") == count + 1
 
 
+def test_a_full_disk_has_its_errno(path):
+    with PortableWalWriter(path, WalConfig(segment_bytes=65536)) as wal:
+        _native._fault_set(_native._FAULT_ALLOCATE, _native._FAULT_FAIL, errno.ENOSPC)
+        try:
+            with pytest.raises(WalFullError, match="once there is space") as caught:
+                for _ in range(1000):
+                    wal.append(bytes(1000))
+        finally:
+            _native._fault_clear()
+    assert caught.value.errno == errno.ENOSPC
+
+
 def test_closing_a_full_log_releases_it_and_names_the_loss(path):
     wal = PortableWalWriter(path, SMALL_LOG)
     count = fill(wal)
