@@ -236,10 +236,8 @@ int wal_writer_truncate_before(wal_writer *writer, uint64_t lsn, uint32_t flags,
     if (result < 0) return result;
     uint64_t last_lsn = writer->next_lsn - 1;
     uint64_t target = lsn <= last_lsn ? lsn : last_lsn + 1;
-    while (result == 0 && writer->durable_lsn < last_lsn) {
-        result = wal_lead(writer, WAL_STEP_SYNC, 0, &call);
-    }
-    while (result == 0 && writer->trim_lsn < target) {
+    /* The step syncs first, also where there is nothing left to trim. */
+    while (result == 0 && (writer->durable_lsn < last_lsn || writer->trim_lsn < target)) {
         result = wal_lead(writer, WAL_STEP_TRIM, WAL_MUTANT(F5_TRIM_AHEAD) ? lsn : target, &call);
     }
     return wal_leave(writer, result);

@@ -17,7 +17,7 @@ _STATUSES: dict[str, tuple[type[errors.WalError], str]] = {
     ),
     "WAL_E_FULL": (
         errors.WalFullError,
-        "The writer stays usable and goes on once there is space",
+        "Free space or trim the log; the writer stays usable and goes on then",
     ),
     "WAL_E_CORRUPT": (
         errors.WalCorruptionError,
