@@ -290,19 +290,23 @@ static void reopen_makes_no_fresh_log(void) {
 static struct wal_io_ops slow_ops;
 static int (*real_sync)(struct wal_io *io, int file);
 static pthread_t leader;
-static atomic_int filler_failed, filler_fails;
+static atomic_int filler_fails, leader_is_in, filler_failed;
 
+static void wait_until(atomic_int *flag) {
+    for (int i = 0; i < 5000 && !atomic_load(flag); i++) (void)usleep(1000);
+}
+
+/* The filler's sync fails while the leader is in its own, and tells only when that is through. */
 static int sync_by_thread(struct wal_io *io, int file) {
+    if (!atomic_load(&filler_fails)) return real_sync(io, file);
     if (pthread_equal(pthread_self(), leader)) {
-        for (int i = 0; i < 500 && atomic_load(&filler_fails) && !atomic_load(&filler_failed);
-             i++) {
-            (void)usleep(1000);
-        }
+        atomic_store(&leader_is_in, 1);
+        wait_until(&filler_failed);
         return real_sync(io, file);
     }
-    if (!atomic_load(&filler_fails)) return real_sync(io, file);
+    wait_until(&leader_is_in);
     atomic_store(&filler_failed, 1);
-    (void)usleep(20000); /* the leader's sync is through before we tell */
+    (void)usleep(20000);
     return -EIO;
 }
 
