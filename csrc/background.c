@@ -1,8 +1,9 @@
 /*
  * What is done ahead of time, off the commit path: the next segment, zero-filling, giving up
  * segments, the idle watermark. One step at a time, each decided under the mutex; its I/O runs
- * without it, on descriptors of its own. A failure here is tried again later, and the commit path
- * does without; only a failed sync of the tail itself poisons, whoever asked for it.
+ * without it, on descriptors of its own. A failure here is tried again later (a release: by the
+ * next life), and the commit path does without; only a failed sync of the tail itself poisons,
+ * whoever asked for it.
  */
 #include <assert.h>
 #include <errno.h>

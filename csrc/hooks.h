@@ -52,7 +52,6 @@ enum wal_mutant {
     WAL_MUTANT_F8_ROTATE_NO_DRAIN,      /* rotation does not sync the old segment first */
     WAL_MUTANT_F9_SEAL_ONE_SYNC,        /* the seal goes down with the sync it should follow */
     WAL_MUTANT_F10_NO_FREE_DIR_SYNC,    /* a spare is used before its rename is durable */
-    WAL_MUTANT_COUNT,
 };
 
 #ifdef WALENGINE_MUTANTS

@@ -15,7 +15,7 @@
 struct wal_meta {
     struct wal_disk_meta disk; /* the newest valid slot */
     int slot;                  /* which one that is */
-    int damaged_slots;         /* slots that are neither valid nor of an earlier generation */
+    int damaged_slots;         /* slots that fail their checksum: torn by a crash, or rotten */
 };
 
 /* 1: read; 0: there is no META; WAL_E_CORRUPT: there is one and neither slot is valid. */

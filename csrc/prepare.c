@@ -106,13 +106,12 @@ static int create_spare(struct preparation *work, uint64_t segment_bytes, wal_er
     return 0;
 }
 
-static int keep_old_salt(const struct preparation *work, struct wal_disk_segment *header) {
+static void keep_old_salt(const struct preparation *work, struct wal_disk_segment *header) {
     struct wal_disk_segment old;
-    if (!WAL_MUTANT(M5_NO_SALT) || !work->is_recycled) return 0;
+    if (!WAL_MUTANT(M5_NO_SALT) || !work->is_recycled) return;
     if (wal_io_read(work->io, work->prepared.file, 0, &old, sizeof old) == (int64_t)sizeof old) {
         header->salt = old.salt;
     }
-    return 0;
 }
 
 /* Header durable, then the name, then the name durable. */
@@ -120,7 +119,7 @@ static int christen(struct preparation *work, wal_error *error) {
     struct wal_segment *segment = &work->prepared.segment;
     const char *what = "cannot write a segment's header";
     int is_renamed = 0;
-    (void)keep_old_salt(work, &segment->header);
+    keep_old_salt(work, &segment->header);
     wal_segment_encode(&segment->header);
     int file = work->prepared.file;
     int result = wal_write_block(work->io, file, WAL_HEADER_OFFSET, &segment->header,

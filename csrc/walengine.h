@@ -15,9 +15,10 @@
  *   - LSNs are record numbers, dense, from 1. Offsets are bytes in a segment file.
  *   - After fork() the child's handles answer WAL_E_FORKED; their descriptors are closed.
  *
- * Waits. A call with WAL_INTERRUPTIBLE never blocks on the device for longer than about 50 ms: it
- * hands the slow step to the writer's own thread and returns WAL_E_AGAIN while that is not done,
- * having taken nothing (or what *taken says); the caller runs its signal handlers and calls again.
+ * Waits. A call with WAL_INTERRUPTIBLE never sits in a sync, nor in any other slow step, for longer
+ * than about 50 ms: it hands the step to the writer's own thread and returns WAL_E_AGAIN while that
+ * is not done, having taken nothing (or what *taken says); the caller runs its signal handlers and
+ * calls again. Writes into the page cache, and wal_writer_open and _reopen, it does itself.
  */
 #ifndef WALENGINE_H
 #define WALENGINE_H
@@ -204,7 +205,9 @@ int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint
 
 /*
  * Append count records that stand back to back in joined. *taken says how many were handed over,
- * in order, also on failure. With WAL_ATOMIC it is all or none. crcs goes with WAL_RECORD_CRC.
+ * in order, also on failure. Where a call has to wait for room, another thread's records may come
+ * to stand in its middle; with WAL_ATOMIC they never do, and it is all or none. crcs goes with
+ * WAL_RECORD_CRC.
  */
 int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32_t *lengths,
                             const uint32_t *crcs, uint32_t count, uint32_t flags,

@@ -195,8 +195,6 @@ int wal_poison(struct wal_writer *writer, int os_code, const char *what, uint64_
                wal_error *error);
 int wal_tell_poison(const struct wal_writer *writer, wal_error *error);
 
-void wal_committer_stop(struct wal_writer *writer);
-
 /* ---- tail.c: frames and slots of the tail; the mutex held ------------------------------------ */
 
 /* What a frame holds: records, and the tables that follow them. */

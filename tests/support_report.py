@@ -44,8 +44,8 @@ def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 
 def fail_if_required(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a skip into a failure where WALENGINE_REQUIRE_ALL asks for it; xfail is no skip."""
-    if report.skipped and require_all() and not hasattr(report, "wasxfail"):
+    """Turn a skip into a failure where WALENGINE_REQUIRE_ALL asks for it; an xfail too."""
+    if report.skipped and require_all():
         report.longrepr = f"skipped, and WALENGINE_REQUIRE_ALL=1: {reason_of(report)}"
         report.outcome = "failed"
 
@@ -65,7 +65,6 @@ def write_skips_table(terminal: pytest.TerminalReporter) -> None:
     skips = [
         (report.nodeid, reason_of(report))
         for report in terminal.stats.get("skipped", [])
-        if not hasattr(report, "wasxfail")
     ]
     if not skips:
         terminal.line("nothing skipped")
