@@ -62,10 +62,7 @@ def write_counts_table(terminal: pytest.TerminalReporter) -> None:
 
 def write_skips_table(terminal: pytest.TerminalReporter) -> None:
     terminal.section("skipped")
-    skips = [
-        (report.nodeid, reason_of(report))
-        for report in terminal.stats.get("skipped", [])
-    ]
+    skips = [(report.nodeid, reason_of(report)) for report in terminal.stats.get("skipped", [])]
     if not skips:
         terminal.line("nothing skipped")
         return
