@@ -19,12 +19,52 @@
 
 struct wal_io;
 
+struct wal_io_counters {
+    uint64_t ops_submitted; /* system calls; on a ring, entries */
+    uint64_t ops_completed;
+    uint64_t bytes_written;
+    uint64_t bytes_read;
+    uint64_t ring_ops[6]; /* by enum wal_ring_op */
+    uint64_t cqe_overflows;
+    uint64_t sq_dropped;
+};
+
 /* Flags of open. */
 enum {
     WAL_IO_READ = 1,
     WAL_IO_WRITE = 2,    /* read and write */
     WAL_IO_CREATE = 4,   /* must not exist yet (O_EXCL), mode 0600 */
     WAL_IO_UNCACHED = 8, /* reads come from the device: O_DIRECT, or the cache is dropped first */
+    WAL_IO_DIRECT = 16,  /* writes go past the page cache; -EINVAL where the filesystem cannot */
+};
+
+/*
+ * A request is what takes long: it makes bytes durable. It is begun by submit and done when reap
+ * hands out its completion; in between, data is the backend's. Requests finish in any order.
+ */
+enum wal_io_kind {
+    WAL_IO_SYNC = 1,          /* fdatasync: all writes to this file that have returned */
+    WAL_IO_WRITE_SYNC = 2,    /* the write, then fdatasync once it is whole */
+    WAL_IO_WRITE_DURABLE = 3, /* to a WAL_IO_DIRECT file: these bytes, and no others, are synced */
+};
+
+struct wal_io_request {
+    enum wal_io_kind kind;
+    int file;
+    uint64_t offset; /* with bytes and data: multiples of 4096 for WRITE_DURABLE */
+    const void *data;
+    size_t bytes;
+    uint64_t token; /* comes back with the completion */
+};
+
+struct wal_io_completion {
+    uint64_t token;
+    int result; /* 0: whole and durable; else -errno, final: nothing of it is retried */
+};
+
+/* Flags of reap. */
+enum {
+    WAL_IO_MAY_BLOCK = 1, /* the caller may sit in a sync itself: no signal has to interrupt it */
 };
 
 struct wal_io_stat {
@@ -73,21 +113,41 @@ struct wal_io_ops {
     /* Take the directory's LOCK; -EWOULDBLOCK: *holder_pid has it (0: unknown). */
     int (*lock)(struct wal_io *io, int64_t *holder_pid);
 
+    /*
+     * Begin a request: 0, or -errno, and then nothing of it was begun. Never waits for the device.
+     * NULL, with reap: io.c does each request in submit, with write and sync.
+     */
+    int (*submit)(struct wal_io *io, const struct wal_io_request *request);
+
+    /*
+     * Up to max completions; 0: there was none within wait_ns (0: just look; negative: no limit),
+     * or nothing is under way; -EINTR: a signal came first. By one thread at a time.
+     */
+    int (*reap)(struct wal_io *io, struct wal_io_completion *completions, int max, int64_t wait_ns,
+                unsigned flags);
+
+    /*
+     * The memory that requests will mostly come from: count buffers of bytes each, back to back,
+     * page aligned, there until destroy. A failure costs speed only. NULL: nothing to be gained.
+     */
+    int (*register_buffers)(struct wal_io *io, void *memory, size_t bytes, unsigned count);
+
+    /* Add what the layers below have counted. NULL: there are none. */
+    void (*add_counters)(struct wal_io *io, struct wal_io_counters *total);
+
     /* Close everything that is still open, let the lock go, free io. */
     void (*destroy)(struct wal_io *io);
 };
 
-struct wal_io_counters {
-    uint64_t ops_submitted;
-    uint64_t ops_completed;
-    uint64_t bytes_written;
-    uint64_t bytes_read;
-};
+enum { WAL_IO_DONE_MAX = 64 };
 
 struct wal_io {
     const struct wal_io_ops *ops;
-    struct wal_io_counters counters; /* kept by io.c with atomic adds */
+    struct wal_io_counters counters; /* of this layer, kept with atomic adds */
     uint32_t warnings;               /* enum wal_warning bits; wal_io_warn adds to them */
+    /* Where the backend has no submit: completions that wait to be reaped. */
+    struct wal_io_completion done[WAL_IO_DONE_MAX];
+    int done_count;
 };
 
 /* Any thread may find something out while it opens a file. */
@@ -113,6 +173,15 @@ int64_t wal_io_read(struct wal_io *io, int file, uint64_t offset, void *data, si
 
 /* One sync. Any failure is final: nothing is retried, EINTR included. */
 int wal_io_sync(struct wal_io *io, int file);
+
+/* Requests; see the verbs. Without submit at most WAL_IO_DONE_MAX are under way (-EBUSY). */
+int wal_io_submit(struct wal_io *io, const struct wal_io_request *request);
+int wal_io_reap(struct wal_io *io, struct wal_io_completion *completions, int max, int64_t wait_ns,
+                unsigned flags);
+int wal_io_register_buffers(struct wal_io *io, void *memory, size_t bytes, unsigned count);
+
+/* The sum over io and all layers below it. */
+void wal_io_count(struct wal_io *io, struct wal_io_counters *total);
 
 int wal_io_open(struct wal_io *io, const char *name, unsigned flags);
 void wal_io_close(struct wal_io *io, int file);

@@ -44,6 +44,7 @@ enum wal_status {
     WAL_E_NOT_A_LOG = -10014,     /* the path is no directory, or holds no log, or is not ours */
     WAL_E_UNSAFE = -10015,        /* permissions, owner, symlink, special file */
     WAL_E_NOT_FOUND = -10016,     /* no such log or no such LSN */
+    WAL_E_NO_IO_URING = -10017,   /* backend IO_URING cannot work here; the message says why */
 };
 
 /* What open, recover and verify found at the end of the log (docs/DURABILITY.md has the table). */
@@ -91,12 +92,14 @@ enum wal_warning {
     WAL_WARN_META_SLOT = 4,      /* one META slot is damaged; the other serves */
     WAL_WARN_COW = 8,            /* btrfs refused NOCOW: a full disk may poison the writer */
     WAL_WARN_DIRECT_READ = 16,   /* no O_DIRECT: recovery read after dropping the cache instead */
+    WAL_WARN_DIRECT_WRITE = 32,  /* direct_io was asked for and the filesystem has none */
 };
 
 /* Flags of calls. */
 enum wal_flag {
     WAL_RECORD_CRC = 1,    /* store the records' own CRC32C, as given by the caller */
     WAL_ATOMIC = 2,        /* after a crash all records of this call or none */
+    WAL_DURABLE = 4,       /* return when the records are synced */
     WAL_INTERRUPTIBLE = 8, /* see "Waits" above */
     WAL_CREATE = 16,
     WAL_SHARED_DIR = 32,    /* accept a group- or world-writable directory */
@@ -118,6 +121,70 @@ typedef struct wal_error {
     char message[256]; /* one sentence; never bytes of a record */
 } wal_error;
 
+enum wal_backend {
+    WAL_BACKEND_AUTO = 0,     /* io_uring where it works, else pwrite */
+    WAL_BACKEND_PWRITE = 1,   /* pwrite and fdatasync */
+    WAL_BACKEND_IO_URING = 2, /* or fail with WAL_E_NO_IO_URING */
+};
+
+/* Whose functions drive the ring. */
+enum wal_ring_provider {
+    WAL_RING_AUTO = 0,     /* liburing where wal_ring_load found it, else builtin */
+    WAL_RING_LIBURING = 1, /* C liburing */
+    WAL_RING_BUILTIN = 2,  /* raw system calls */
+};
+
+/* What of the configuration is not in use, bits of wal_backend_info.fallbacks. */
+enum wal_fallback {
+    WAL_FALLBACK_NO_IO_URING = 1, /* AUTO came to pwrite */
+    WAL_FALLBACK_KERNEL_POLL = 2, /* the kernel refused SQPOLL */
+    WAL_FALLBACK_BUFFERS = 4,     /* buffers are not registered: RLIMIT_MEMLOCK, mostly */
+    WAL_FALLBACK_FILES = 8,       /* files are not registered */
+    WAL_FALLBACK_DIRECT = 16,     /* the filesystem has no O_DIRECT */
+    WAL_FALLBACK_SQ_ENTRIES = 32, /* a smaller ring than asked for */
+    WAL_FALLBACK_LIBURING = 64,   /* liburing is there and does not serve; the built-in does */
+};
+
+/* What the ring is asked to be; see IoUringConfig for what each field does. */
+typedef struct wal_ring_options {
+    uint32_t backend;  /* enum wal_backend */
+    uint32_t provider; /* enum wal_ring_provider */
+    uint32_t sq_entries;
+    uint32_t kernel_poll;
+    uint32_t sq_poll_idle_ms;
+    uint32_t max_inflight;
+    uint32_t direct_io;
+    uint32_t registered_buffers;
+    uint64_t buffer_bytes; /* a multiple of 4096 */
+} wal_ring_options;
+
+/* What it came to be. */
+typedef struct wal_backend_info {
+    uint32_t backend;  /* PWRITE or IO_URING */
+    uint32_t provider; /* LIBURING or BUILTIN; AUTO: there is no ring */
+    uint32_t sq_entries;
+    uint32_t kernel_poll;
+    uint32_t max_inflight;
+    uint32_t direct_io;
+    uint32_t registered_buffers; /* 0: plain memory */
+    uint32_t registered_files;
+    uint32_t fallbacks; /* enum wal_fallback bits */
+    int32_t os_error;   /* of the first of them that has one */
+    char version[32];   /* of liburing, "2.15" */
+    char reason[256];   /* the fallbacks in words; "" where there are none */
+} wal_backend_info;
+
+/* SQEs by opcode, and below them what flags some of them carried. */
+enum wal_ring_op {
+    WAL_RING_OP_NOP = 0,
+    WAL_RING_OP_FSYNC = 1,
+    WAL_RING_OP_WRITE = 2,
+    WAL_RING_OP_WRITE_FIXED = 3,
+    WAL_RING_OP_LINKED = 4, /* SQEs with IOSQE_IO_LINK */
+    WAL_RING_OP_DSYNC = 5,  /* writes with RWF_DSYNC */
+    WAL_RING_OP_COUNT = 6,
+};
+
 typedef struct wal_options {
     uint64_t segment_bytes;      /* multiple of 4096, from 32 KiB to 64 GiB */
     uint64_t record_bytes_max;   /* up to 2^32 - 9 */
@@ -129,6 +196,7 @@ typedef struct wal_options {
     uint32_t owner_bytes;
     const char *owner;  /* NULL: no owner is asked for */
     uint64_t test_seed; /* tests: salts, UUID and clock from this seed; 0: the real ones */
+    wal_ring_options ring;
 } wal_options;
 
 typedef struct wal_report {
@@ -190,6 +258,7 @@ typedef struct wal_stats {
     uint64_t segments;
     uint64_t segments_recycled;
     uint64_t preparation_failures;
+    uint64_t ring_ops[6]; /* by enum wal_ring_op */
     wal_latency sync_latency;
 } wal_stats;
 
@@ -199,7 +268,10 @@ typedef struct wal_stats {
 int wal_writer_open(const char *path, const wal_options *options, wal_writer **writer,
                     wal_report *report, wal_error *error);
 
-/* Append one record: hand it to the operating system. flags: RECORD_CRC, INTERRUPTIBLE. */
+/*
+ * Append one record: hand it to the operating system. flags: RECORD_CRC, INTERRUPTIBLE, DURABLE.
+ * With direct_io in use nothing is handed over before it is synced, so DURABLE is implied.
+ */
 int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint32_t record_crc,
                       uint32_t flags, uint64_t *lsn, wal_error *error);
 
@@ -207,7 +279,8 @@ int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint
  * Append count records that stand back to back in joined. *taken says how many were handed over,
  * in order, also on failure. Where a call has to wait for room, another thread's records may come
  * to stand in its middle; with WAL_ATOMIC they never do, and it is all or none. crcs goes with
- * WAL_RECORD_CRC.
+ * WAL_RECORD_CRC. With WAL_DURABLE the call returns when they are synced; WAL_E_AGAIN with *taken ==
+ * count then means: taken, and to be waited for with wal_writer_commit.
  */
 int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32_t *lengths,
                             const uint32_t *crcs, uint32_t count, uint32_t flags,
@@ -230,6 +303,7 @@ void wal_writer_free(wal_writer *writer);
 
 void wal_writer_position(wal_writer *writer, wal_position *position);
 void wal_writer_stats(wal_writer *writer, wal_stats *stats);
+void wal_writer_backend(wal_writer *writer, wal_backend_info *info); /* fixed at open */
 
 /* Do the background steps that are due: prepare a segment, zero-fill, mark idleness. Tests. */
 int wal_writer_maintain(wal_writer *writer);
@@ -296,6 +370,23 @@ int wal_cursor_next(wal_cursor *cursor, wal_block *block, wal_error *error);
 /* A cursor keeps what it needs of its reader: the two are closed in any order, by any thread. */
 void wal_cursor_close(wal_cursor *cursor);
 
+/* ---- io_uring -------------------------------------------------------------------------------- */
+
+/*
+ * Take C liburing's functions from the shared object at path. Every symbol is looked up here: 0, or
+ * WAL_E_NO_IO_URING and the name of what is missing. Calling it again changes nothing.
+ */
+int wal_ring_load(const char *path, wal_error *error);
+
+/*
+ * Does io_uring work in this process? Found out by doing: a ring is set up, a NOP and a write to a
+ * file in memory go through it. *info is what a writer with these options would use.
+ */
+int wal_ring_probe(const wal_ring_options *options, wal_backend_info *info, wal_error *error);
+
+/* Tests: the addresses in a provider's table; returns how many there are. */
+uint64_t wal_ring_functions(uint32_t provider, uintptr_t *addresses, uint64_t max);
+
 /* ---- odds and ends --------------------------------------------------------------------------- */
 
 /* CRC32C (Castagnoli) of bytes, continuing from crc (0 to begin). */
@@ -320,6 +411,8 @@ enum wal_fault_op {
     WAL_FAULT_UNLINK = 128,
     WAL_FAULT_SYNC_DIR = 256,
     WAL_FAULT_ALL = 511,
+    WAL_FAULT_CQE_WRITE = 512, /* completions on a ring: what the kernel answers */
+    WAL_FAULT_CQE_SYNC = 1024,
 };
 
 enum wal_fault_effect {
@@ -329,6 +422,12 @@ enum wal_fault_effect {
     WAL_FAULT_SKIP = 3,  /* do nothing and report success: a lying device */
     WAL_FAULT_KILL = 4,  /* SIGKILL this process before the operation */
 };
+
+/*
+ * On CQE operations FAIL makes the completion's result -value, SHORT submits value bytes only,
+ * STALL holds the completion back for value milliseconds (until faults are cleared), and SKIP lets
+ * the entry through as a NOP: a success that did nothing.
+ */
 
 /*
  * Make the nth operation (from 1) that matches the mask of wal_fault_op misbehave, or, sticky, all
