@@ -8,11 +8,14 @@
  */
 #include "io.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "hooks.h"
+#include "walengine.h"
 
 enum { WAL_IO_PARTS_MAX = 8, WAL_IO_RETRIES_MAX = 1000, WAL_IO_ZEROS_BYTES = 1 << 18 };
 
@@ -92,6 +95,125 @@ int wal_io_sync(struct wal_io *io, int file) {
     count(&io->counters.ops_completed, 1);
     return result;
 }
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+/* What was written of it is synced already; the rest of a short write needs its own. */
+static int write_durable(struct wal_io *io, const struct wal_io_request *request) {
+    size_t done = 0;
+    while (done < request->bytes) {
+        struct iovec part = {.iov_base = (char *)(uintptr_t)request->data + done,
+                             .iov_len = request->bytes - done};
+        count(&io->counters.ops_submitted, 1);
+        int64_t more = io->ops->write_durable(io, request->file, request->offset + done, &part, 1);
+        count(&io->counters.ops_completed, 1);
+        if (more <= 0) return more == 0 ? -EIO : (int)more;
+        count(&io->counters.bytes_written, (uint64_t)more);
+        done += (size_t)more;
+    }
+    return 0;
+}
+
+int wal_io_perform(struct wal_io *io, const struct wal_io_request *request) {
+    if (request->kind == WAL_IO_WRITE_DURABLE && io->ops->write_durable != NULL) {
+        int result = write_durable(io, request);
+        if (result != -EOPNOTSUPP) return result;
+    }
+    if (request->kind != WAL_IO_SYNC) {
+        struct iovec part = {.iov_base = (void *)(uintptr_t)request->data,
+                             .iov_len = request->bytes};
+        int result = wal_io_write(io, request->file, request->offset, &part, 1);
+        if (result < 0) return result;
+    }
+    return wal_io_sync(io, request->file);
+}
+
+/*
+ * A backend without submit: requests are done as they are submitted, and io->done keeps their
+ * completions. A place there is taken first, so that nothing is done that could not be told.
+ * done_mutex serves all of them: it is held for some loads and stores, never during I/O.
+ */
+enum { UNFINISHED = 1 }; /* as a result: the place is taken, the request is being done */
+
+static pthread_mutex_t done_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static int done_reserve(struct wal_io *io, uint64_t token) {
+    pthread_mutex_lock(&done_mutex);
+    int result = io->done_count < WAL_IO_DONE_MAX ? 0 : -EBUSY;
+    if (result == 0) {
+        io->done[io->done_count++] =
+            (struct wal_io_completion){.token = token, .result = UNFINISHED};
+    }
+    pthread_mutex_unlock(&done_mutex);
+    return result;
+}
+
+static void done_finish(struct wal_io *io, uint64_t token, int result) {
+    pthread_mutex_lock(&done_mutex);
+    int at = 0; /* of two with the same token either will do: nobody can tell them apart */
+    while (io->done[at].token != token || io->done[at].result != UNFINISHED) at++;
+    assert(at < io->done_count);
+    io->done[at].result = result;
+    pthread_mutex_unlock(&done_mutex);
+}
+
+static int done_take(struct wal_io *io, struct wal_io_completion *completions, int max) {
+    pthread_mutex_lock(&done_mutex);
+    int taken = 0, left = 0;
+    for (int i = 0; i < io->done_count; i++) {
+        if (taken < max && io->done[i].result != UNFINISHED) {
+            completions[taken++] = io->done[i];
+        } else {
+            io->done[left++] = io->done[i];
+        }
+    }
+    io->done_count = left;
+    pthread_mutex_unlock(&done_mutex);
+    return taken;
+}
+
+int wal_io_submit(struct wal_io *io, const struct wal_io_request *request) {
+    assert(request->kind >= WAL_IO_SYNC && request->kind <= WAL_IO_WRITE_DURABLE);
+    assert(request->kind == WAL_IO_SYNC || (request->data != NULL && request->bytes > 0));
+    if (io->ops->submit != NULL) return io->ops->submit(io, request);
+    int result = done_reserve(io, request->token);
+    if (result < 0) return result;
+    done_finish(io, request->token, wal_io_perform(io, request));
+    return 0;
+}
+
+int wal_io_reap(struct wal_io *io, struct wal_io_completion *completions, int max, int64_t wait_ns,
+                unsigned flags) {
+    assert(max > 0);
+    if (io->ops->reap != NULL) return io->ops->reap(io, completions, max, wait_ns, flags);
+    return done_take(io, completions, max);
+}
+
+int wal_io_register_buffers(struct wal_io *io, void *memory, size_t bytes, unsigned total) {
+    if (io->ops->register_buffers == NULL) return 0;
+    return io->ops->register_buffers(io, memory, bytes, total);
+}
+
+/* ---- what has been counted ------------------------------------------------------------------- */
+
+static void add(uint64_t *total, uint64_t *counter) {
+    *total += __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+void wal_io_count(struct wal_io *io, struct wal_io_counters *total) {
+    *total = (struct wal_io_counters){0};
+    if (io->ops->add_counters != NULL) io->ops->add_counters(io, total);
+    struct wal_io_counters *own = &io->counters;
+    add(&total->ops_submitted, &own->ops_submitted);
+    add(&total->ops_completed, &own->ops_completed);
+    add(&total->bytes_written, &own->bytes_written);
+    add(&total->bytes_read, &own->bytes_read);
+    for (int i = 0; i < WAL_RING_OP_COUNT; i++) add(&total->ring_ops[i], &own->ring_ops[i]);
+    add(&total->cqe_overflows, &own->cqe_overflows);
+    add(&total->sq_dropped, &own->sq_dropped);
+}
+
+/* ---- the other verbs ------------------------------------------------------------------------- */
 
 /* Call a verb until it is through with EINTR and EAGAIN. */
 #define FINISH(call)                                           \

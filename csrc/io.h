@@ -91,6 +91,13 @@ struct wal_io_ops {
                      int count);
     int (*sync)(struct wal_io *io, int file);
 
+    /*
+     * One pwritev2 with RWF_DSYNC: the bytes done, and they are synced. Any failure is final, but
+     * -EOPNOTSUPP: nothing was done, and write with sync has to serve. So it has where this is NULL.
+     */
+    int64_t (*write_durable)(struct wal_io *io, int file, uint64_t offset,
+                             const struct iovec *parts, int count);
+
     /* Reserve the first bytes of the file; they read as zeros. -ENOSPC belongs here. */
     int (*allocate)(struct wal_io *io, int file, uint64_t bytes);
     int (*truncate)(struct wal_io *io, int file, uint64_t bytes);
@@ -132,7 +139,7 @@ struct wal_io_ops {
      */
     int (*register_buffers)(struct wal_io *io, void *memory, size_t bytes, unsigned count);
 
-    /* Add what the layers below have counted. NULL: there are none. */
+    /* Add what the layers below have counted to *total, which is zero. NULL: there are none. */
     void (*add_counters)(struct wal_io *io, struct wal_io_counters *total);
 
     /* Close everything that is still open, let the lock go, free io. */
@@ -174,13 +181,16 @@ int64_t wal_io_read(struct wal_io *io, int file, uint64_t offset, void *data, si
 /* One sync. Any failure is final: nothing is retried, EINTR included. */
 int wal_io_sync(struct wal_io *io, int file);
 
+/* Do a request here and now, with the verbs that block: its result. */
+int wal_io_perform(struct wal_io *io, const struct wal_io_request *request);
+
 /* Requests; see the verbs. Without submit at most WAL_IO_DONE_MAX are under way (-EBUSY). */
 int wal_io_submit(struct wal_io *io, const struct wal_io_request *request);
 int wal_io_reap(struct wal_io *io, struct wal_io_completion *completions, int max, int64_t wait_ns,
                 unsigned flags);
 int wal_io_register_buffers(struct wal_io *io, void *memory, size_t bytes, unsigned count);
 
-/* The sum over io and all layers below it. */
+/* *total becomes the sum over io and all layers below it. */
 void wal_io_count(struct wal_io *io, struct wal_io_counters *total);
 
 int wal_io_open(struct wal_io *io, const char *name, unsigned flags);
