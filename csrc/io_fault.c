@@ -240,7 +240,10 @@ static int fault_lock(struct wal_io *io, int64_t *holder_pid) {
 
 /* ---- requests -------------------------------------------------------------------------------- */
 
-enum { STEP_NS = 5000000 }; /* how long reap sits while something is held back */
+enum {
+    STEP_NS = 5000000, /* how long reap sits while something is held back */
+    PASSING_MAX = 1000,
+};
 
 static uint64_t now_ns(void) {
     struct timespec now;
@@ -309,11 +312,22 @@ static int begin(struct fault_io *f, struct held *h) {
     return 0;
 }
 
+/* A write that was interrupted is begun again, by whoever does requests: below this seam. */
+static enum wal_fault_decision decide_until_through(int64_t *value, uint64_t *serial) {
+    for (int tries = 0; tries < PASSING_MAX; tries++) {
+        enum wal_fault_decision decision = wal_fault_decide(WAL_FAULT_WRITE, value, serial);
+        int passes = decision == WAL_FAULT_DO_FAIL && (*value == EINTR || *value == EAGAIN);
+        if (!passes) return decision;
+    }
+    *value = EIO;
+    return WAL_FAULT_DO_FAIL;
+}
+
 /* Decide about the write, if there is one; 1: that was all of the request. */
 static int decide_write(struct fault_io *f, struct held *h) {
     if (h->request.kind == WAL_IO_SYNC) return 0;
     int64_t value = 0;
-    switch (wal_fault_decide(WAL_FAULT_WRITE, &value, &h->serial)) {
+    switch (decide_until_through(&value, &h->serial)) {
         case WAL_FAULT_DO_FAIL: finish(f, &h->request, -(int)value); return 1;
         case WAL_FAULT_DO_SHORT: h->first = value < 0 ? 0 : value; return 0;
         case WAL_FAULT_DO_STALL: h->until_ns = now_ns() + (uint64_t)value * 1000000; return 0;
