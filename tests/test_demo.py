@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 from processes import cli, ends
 
-from walengine import PortableWalWriter
+from walengine import PortableWalWriter, io_uring_status
+from walengine.backend import ring_name
 
 
 def test_the_demo_loses_nothing(tmp_path):
@@ -16,11 +18,45 @@ def test_the_demo_loses_nothing(tmp_path):
     assert ends(result, 0)
     facts = json.loads(result.stdout)
     assert facts["lost"] == 0
-    assert facts["kills"] >= 1
-    assert facts["recovered"] >= facts["acknowledged"] > 0
-    assert sum(facts["verdicts"].values()) == facts["kills"]
-    assert 0 < facts["p50_us"] <= facts["p99_us"]
+    for one in facts["backends"]:
+        assert one["lost"] == 0
+        assert one["kills"] >= 1
+        assert one["recovered"] >= one["acknowledged"] > 0
+        assert sum(one["verdicts"].values()) == one["kills"]
+        assert 0 < one["p50_us"] <= one["p99_us"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_runs_each_backend_that_works_here():
+    facts = json.loads(cli("demo", "--seconds", 0.2, "--json").stdout)
+    status = io_uring_status()
+    names = {one["backend"]: one["ring"] for one in facts["backends"]}
+    if status.available:
+        assert names == {"io_uring": ring_name(status.ring, status.ring_version), "pwrite": None}
+        assert facts["skipped"] == {}
+    else:
+        assert names == {"pwrite": None}
+        assert facts["skipped"] == {"io_uring": str(status)}
+
+
+def test_the_demo_says_which_backend_it_skipped_and_why():
+    """Method: a ring that cannot be had, since liburing was asked for and is hidden."""
+    facts = json.loads(without_liburing("demo", "--seconds", "0.2", "--json").stdout)
+    assert [one["backend"] for one in facts["backends"]] == ["pwrite"]
+    assert "liburing is not installed" in facts["skipped"]["io_uring"]
+    table = without_liburing("demo", "--seconds", "0.2").stdout.decode()
+    assert "skipped: io_uring does not work here: " in table
+
+
+def without_liburing(*arguments):
+    """Run the command line where liburing is asked for and cannot be found."""
+    program = "import sys; sys.modules['liburing'] = None; from walengine.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-P", "-c", program, *arguments],
+        env=os.environ | {"WALENGINE_RING": "liburing"},
+        capture_output=True,
+        check=False,
+    )
 
 
 def test_the_demo_runs_beside_a_directory_of_the_same_name(tmp_path):
@@ -46,7 +82,7 @@ def test_the_demo_notices_a_loss(tmp_path, monkeypatch):
     """Negative control: a log that forgets an acknowledged record fails the demo's own count."""
     from walengine import demo  # noqa: PLC0415 (patched here only)
 
-    outcome = demo.Outcome()
+    outcome = demo.Outcome("pwrite")
     with PortableWalWriter(tmp_path / "log") as wal:
         for lsn in range(1, 4):
             wal.append(demo.record(lsn) if lsn != 2 else b"not what was acknowledged")

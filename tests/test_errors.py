@@ -63,15 +63,15 @@ STATUSES = [
 def test_every_status_has_an_exception_and_a_next_step(name):
     """A new status in the header cannot come without its exception."""
     code = getattr(_native.lib, name)
-    assert code in _native._STATUSES
-    error = _native._failure(code, _native.ffi.new("wal_error *"), "/the/log")
+    assert code in _native.STATUSES
+    error = _native.failure(code, _native.ffi.new("wal_error *"), "/the/log")
     assert str(error).startswith("/the/log: ")
     assert str(error).endswith(".")
     assert error.path == "/the/log"
 
 
 def test_a_negative_errno_becomes_an_os_error():
-    error = _native._failure(-errno.EROFS, _native.ffi.new("wal_error *"), "/the/log")
+    error = _native.failure(-errno.EROFS, _native.ffi.new("wal_error *"), "/the/log")
     assert isinstance(error, errors.WalOSError)
     assert error.errno == errno.EROFS
     assert "read-only" in str(error)

@@ -97,6 +97,8 @@ def snapshot(submitted, completed):
             "ring_ops": {},
             "backend": "pwrite",
             "ring": None,
+            "ring_version": None,
+            "fallbacks": (),
         }
     )
 

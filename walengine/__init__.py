@@ -16,6 +16,7 @@ Append records, make them durable, read them back after a crash::
 Linux and other POSIX systems; one machine, one writer per log, local filesystems.
 """
 
+from walengine.backend import IoUringStatus, io_uring_status, is_io_uring_available
 from walengine.config import IoUringConfig, WalConfig
 from walengine.errors import (
     ForkedError,
@@ -55,6 +56,7 @@ __all__ = [
     "GroupSize",
     "IoUringConfig",
     "IoUringStatsSnapshot",
+    "IoUringStatus",
     "LatencySummary",
     "LockedError",
     "LogTruncatedError",
@@ -80,6 +82,8 @@ __all__ = [
     "WalPoisonedError",
     "WalReader",
     "__version__",
+    "io_uring_status",
+    "is_io_uring_available",
     "recover",
     "replay",
     "verify",

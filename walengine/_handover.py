@@ -4,7 +4,9 @@ Two locks, always taken in this order:
 
 - the hand-over lock serialises "take what is staged, then call C", so that the order of calls is
   the order of records. Appends hold it through their native call; commits do not, so the next
-  batch fills while a sync is at the device.
+  batch fills while a sync is at the device. A thread that has the writer to itself holds nobody
+  up: there the last native call of a flush syncs too, so that C writes and syncs as one. Once a
+  second thread has come by, a flush hands over, lets the lock go, and then waits.
 - the stage lock guards the staged list, its byte count and the writer's state. It is held for a few
   bytecodes, never over a call that waits.
 
@@ -12,17 +14,20 @@ Both are re-entrant for the sake of signal handlers, which run between any two b
 stages a record in the middle of another staging does no harm; one that hands over in the middle of
 a hand-over is refused, since it would wait for itself.
 
-A hand-over may be broken anywhere by KeyboardInterrupt. What it took stays in ``_flight`` until it
-is settled: whoever comes next asks C how far it came and puts the rest back in front. So C's own
-count decides: no record goes down twice, and none is dropped.
+A hand-over may be broken anywhere by KeyboardInterrupt, in the wait for its sync too. What it took
+stays in ``_flight`` until it is settled: whoever comes next asks C how far it came and puts the
+rest back in front. So C's own count decides: no record goes down twice, and none is dropped.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Sequence
 from enum import IntEnum
+from time import perf_counter
 
-from walengine._native import NativeWriter
+from walengine._native_writer import NativeWriter
 from walengine._staging import Staged, pieces, record_bytes
 from walengine._status import sentence
 from walengine.errors import (
@@ -30,9 +35,16 @@ from walengine.errors import (
     RecordTooLargeError,
     WalClosedError,
     WalError,
+    WalFullError,
     WalPoisonedError,
 )
 from walengine.types import Lsn, RecoveryReport
+
+log = logging.getLogger("walengine")
+
+SLOW_SYNC_SECONDS = 1.0
+
+_get_ident = threading.get_ident
 
 
 class State(IntEnum):
@@ -50,6 +62,7 @@ class HandOver:
     Args:
         path: Directory of the log, for messages.
         native: The C writer.
+        is_direct: It writes past the page cache: nothing is handed over before it is synced.
         last_lsn: Of the newest record that recovery kept.
         record_bytes_max: Largest record taken.
         batch_bytes_max: Staged bytes at which a batch goes down.
@@ -59,12 +72,14 @@ class HandOver:
         self,
         path: str,
         native: NativeWriter,
+        is_direct: bool,
         last_lsn: Lsn,
         record_bytes_max: int,
         batch_bytes_max: int,
     ) -> None:
         self._path = path
         self._native = native
+        self._is_direct = is_direct
         self._record_bytes_max = record_bytes_max
         self._batch_bytes_max = batch_bytes_max
         # The largest record taken now; -1 when none is. One check covers every refusal.
@@ -72,6 +87,9 @@ class HandOver:
         self._poison: WalPoisonedError | None = None
         self._former_poison: WalPoisonedError | None = None  # what the last reopen() cured
         self._handed = last_lsn  # the newest record that C is known to have
+        self._thread: int | None = None  # the first that handed something over
+        self._is_shared = False  # there was another one
+        self._is_synced = False  # the last hand-over came back durable
         self._reset()
         self._state = State.OPEN
 
@@ -87,19 +105,26 @@ class HandOver:
 
     # ---- the hand-over; its lock is held ---------------------------------------------------------
 
-    def _hand_over(self, own: Staged | None = None, *, closing: bool = False) -> Lsn:
+    def _hand_over(
+        self, own: Staged | None = None, *, durable: bool = False, closing: bool = False
+    ) -> Lsn:
         """Hand what is staged, then own, to C; return the last LSN.
+
+        With durable, ``_is_synced`` tells whether C synced in the same call. It did not where there
+        was nothing to hand over, or where other threads would have had to wait for it.
 
         A failure puts back what C did not take, except own: the caller's record is not taken then.
         """
         self._refuse_reentry()
         try:
             self._handing_over = True
+            if self._thread != _get_ident():
+                self._meet_thread()
             if self._flight is not None:
                 self._settle()
             self._take(own, closing=closing)
             try:
-                last = self._deliver()
+                last = self._deliver(durable=durable and not self._is_shared)
             except BaseException:
                 self._settle()
                 raise
@@ -110,6 +135,20 @@ class HandOver:
         finally:
             self._handing_over = False
         return last
+
+    def _hand_over_the_rest(self) -> WalError | None:
+        """Hand over what is staged as the last thing; return what went wrong."""
+        if self._poison is not None:
+            return self._poison
+        try:
+            self._hand_over(closing=True)
+        except WalFullError as error:
+            count = len(self._staged)
+            text = f"{error} {count} staged records were not written and are gone."
+            return WalFullError(text, path=error.path, errno=error.errno)
+        except WalError as error:
+            return error
+        return None
 
     def _refuse_reentry(self) -> None:
         if self._handing_over:
@@ -128,18 +167,42 @@ class HandOver:
             self._flight, self._own = self._staged, own
             self._staged, self._staged_bytes = fresh, 0
 
-    def _deliver(self) -> Lsn:
-        """Make the native calls for flight and own; return the last LSN."""
+    def _deliver(self, *, durable: bool) -> Lsn:
+        """Make the native calls for flight and own, the last one durable; return the last LSN."""
+        self._is_synced = False
         batch = self._flight or []
         if self._own is not None:
             batch = [*batch, self._own]
-        last = self._handed
-        for records, crcs in pieces(batch):
-            if len(records) == 1:
-                last = self._native.append(records[0], crcs[0] if crcs else None)
-            else:
-                last = self._native.append_joined(records, crcs)
+        if not batch:
+            return self._handed
+        *early, final = pieces(batch)
+        for records, crcs in early:
+            self._deliver_piece(records, crcs, durable=False)
+        if not durable:
+            return self._deliver_piece(*final, durable=False)
+        begin = perf_counter()
+        last = self._deliver_piece(*final, durable=True)
+        self._note_sync(perf_counter() - begin)
+        self._is_synced = True
         return last
+
+    def _deliver_piece(
+        self, records: Sequence[bytes], crcs: Sequence[int] | None, *, durable: bool
+    ) -> Lsn:
+        # A direct append by itself would wait for its sync; in a batch only the last call has to.
+        if len(records) == 1 and (durable or not self._is_direct):
+            return self._native.append(records[0], crcs[0] if crcs else None, durable=durable)
+        return self._native.append_joined(records, crcs, durable=durable)
+
+    def _meet_thread(self) -> None:
+        if self._thread is None:
+            self._thread = _get_ident()
+        else:
+            self._is_shared = True
+
+    def _note_sync(self, seconds: float) -> None:
+        if seconds > SLOW_SYNC_SECONDS:
+            log.warning("%s: a sync took %.1f s", self._path, seconds)
 
     def _settle(self) -> None:
         """Put what C did not take of a broken hand-over back in front of what is staged."""

@@ -6,7 +6,10 @@ import logging
 from types import MappingProxyType
 from typing import Any
 
-from walengine import _native
+from walengine._native import DIRECT_WRITE_WARNING
+from walengine._native_ring import BackendInfo, ring_ops
+from walengine._native_writer import NativeWriter, latency_summary, open_writer
+from walengine.backend import chosen_ring, in_use
 from walengine.config import WalConfig
 from walengine.types import GroupSize, IoUringStatsSnapshot, Lsn, RecoveryReport, Verdict
 
@@ -15,28 +18,17 @@ log = logging.getLogger("walengine")
 _warned: set[tuple[str, str]] = set()
 
 
-def open_native(path: str, config: WalConfig) -> tuple[_native.NativeWriter, RecoveryReport]:
+def open_native(path: str, config: WalConfig) -> tuple[NativeWriter, BackendInfo, RecoveryReport]:
     """Open the log at path as config says; recover it."""
-    flags = _native.CREATE if config.create else 0
-    if config.allow_shared_dir:
-        flags |= _native.SHARED_DIR
-    return _native.open_writer(
-        path,
-        segment_bytes=config.segment_bytes,
-        record_bytes_max=config.max_record_bytes,
-        log_bytes_max=config.max_log_bytes or 0,
-        unsynced_bytes_max=config.unsynced_bytes_max,
-        recovery_mode=config.recovery,
-        commit_alignment=config.commit_alignment,
-        flags=flags,
-        owner=config.owner,
-    )
+    native, report = open_writer(path, config, chosen_ring(path, config.backend))
+    return native, in_use(native.backend()), report
 
 
 def log_recovery(path: str, report: RecoveryReport) -> None:
     """Say what recovery found; each warning about the place once a process."""
     for text in report.warnings:
-        if (path, text) not in _warned:
+        # That one is a fallback of the backend, which names it among its own.
+        if text != DIRECT_WRITE_WARNING and (path, text) not in _warned:
             _warned.add((path, text))
             log.warning("%s: %s", path, text)
     level = logging.WARNING if report.verdict is Verdict.TORN or report.lost else logging.INFO
@@ -56,12 +48,12 @@ def log_recovery(path: str, report: RecoveryReport) -> None:
 
 def snapshot(
     counters: Any,
+    info: BackendInfo,
     *,
     pending_bytes: int,
     pending_ops: int,
     durable_lsn: Lsn,
     last_lsn: Lsn,
-    backend: str,
 ) -> IoUringStatsSnapshot:
     """Return the C counters and the staging area's as one snapshot."""
     mean = counters.group_records / counters.syncs if counters.syncs else 0.0
@@ -76,9 +68,9 @@ def snapshot(
         records_durable=counters.records_durable,
         commits=counters.commits,
         syncs=counters.syncs,
-        sync_latency=_native.latency_summary(counters.sync_latency),
+        sync_latency=latency_summary(counters.sync_latency),
         group_size=GroupSize(mean, counters.group_records_max),
-        ring_ops=MappingProxyType({}),
+        ring_ops=MappingProxyType(ring_ops(counters)),
         padding_bytes=counters.padding_bytes,
         pending_bytes=pending_bytes,
         pending_ops=pending_ops,
@@ -87,6 +79,14 @@ def snapshot(
         segments=counters.segments,
         segments_recycled=counters.segments_recycled,
         preparation_failures=counters.preparation_failures,
-        backend=backend,
-        ring=None,
+        backend=info.backend,
+        ring=info.ring,
+        ring_version=info.ring_version,
+        sq_entries=info.sq_entries,
+        kernel_poll=info.kernel_poll,
+        max_inflight=info.max_inflight,
+        direct_io=info.direct_io,
+        registered_buffers=info.registered_buffers,
+        registered_files=info.registered_files,
+        fallbacks=info.fallbacks,
     )

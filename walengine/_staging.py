@@ -28,12 +28,19 @@ def record_bytes(item: Staged) -> int:
     return len(item[0]) if type(item) is tuple else len(item)
 
 
-def pieces(batch: Sequence[Staged]) -> Iterator[Piece]:
+def pieces(batch: Sequence[Staged]) -> Sequence[Piece]:
     """Split a batch into native calls, in order.
 
     Records of one call are of one kind (with CRC or without), together at most 128 KiB unless it is
     a single one, and a record of more than 64 KiB stands alone.
     """
+    if len(batch) == 1:  # the usual append
+        item = batch[0]
+        return [((item[0],), (item[1],)) if isinstance(item, tuple) else ((item,), None)]
+    return list(_split(batch))
+
+
+def _split(batch: Sequence[Staged]) -> Iterator[Piece]:
     for kind, run in groupby(batch, type):
         if kind is tuple:
             records, crcs = zip(*run, strict=True)

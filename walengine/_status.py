@@ -52,6 +52,10 @@ _STATUSES: dict[str, tuple[type[errors.WalError], str]] = {
         errors.WalError,
         "Keep a log where its user alone writes, or accept others with allow_shared_dir=True",
     ),
+    "WAL_E_NO_IO_URING": (
+        errors.WalError,
+        "Or use backend='auto' or 'pwrite', which keep the same promises",
+    ),
     "WAL_E_NOT_FOUND": (errors.WalError, "Check the path; a writer with create=True makes a log"),
 }
 
@@ -67,6 +71,18 @@ _OS_HINTS = {
     errno.ENOMEM: "Free memory, or write smaller records",
     errno.ENAMETOOLONG: "Give a shorter path",
     errno.ELOOP: "Give the path of the directory itself instead of a symbolic link",
+}
+
+_RING_HINTS = {
+    errno.EPERM: "Allow io_uring in the container's seccomp profile, or set the sysctl "
+    "kernel.io_uring_disabled to 0",
+    errno.EACCES: "Allow io_uring in the security policy (SELinux, AppArmor) of this process",
+    errno.ENOSYS: "Use a Linux kernel with io_uring; some sandboxes have none",
+    errno.EINVAL: "Use a newer Linux kernel",
+    errno.EOPNOTSUPP: "Use a newer Linux kernel",
+    errno.ENOMEM: "Raise RLIMIT_MEMLOCK (ulimit -l), or ask for fewer sq_entries",
+    errno.EMFILE: _OS_HINTS[errno.EMFILE],
+    errno.ENFILE: _OS_HINTS[errno.ENFILE],
 }
 
 
@@ -129,6 +145,11 @@ def sentence(
         facts.append(f"LSN {lsn}")
     place = f" ({', '.join(facts)})" if facts else ""
     return f"{path}: {message.rstrip('.')}{place}. {hint}."
+
+
+def ring_remedy(number: int | None) -> str:
+    """Return what to do where io_uring fails with an errno, or does not work for another reason."""
+    return _RING_HINTS.get(number or 0, "Use a newer Linux kernel, or go on with backend='pwrite'")
 
 
 def _names(message: str, number: int) -> bool:

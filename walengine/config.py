@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from dataclasses import dataclass, field
 
@@ -11,8 +10,6 @@ from walengine.errors import WalError
 from walengine.types import RecoveryMode
 
 __all__ = ["IoUringConfig", "WalConfig"]
-
-log = logging.getLogger("walengine")
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -26,7 +23,7 @@ BATCH_BYTES_MAX = GIB
 OWNER_BYTES_MAX = 1024
 U64_MAX = 2**64 - 1
 
-BACKENDS = ("auto", "pwrite", "io_uring")
+BACKENDS = ("auto", "io_uring", "pwrite")
 RINGS = ("auto", "liburing", "builtin")
 
 
@@ -48,18 +45,27 @@ def _boolean(name: str, value: object) -> None:
 class IoUringConfig:
     """Shape of the ring and of the batches staged in front of it.
 
-    On the pwrite backend ``registered_buffers``, ``buffer_size`` and ``direct_io`` count; the rest
-    describes a ring that is not there.
+    Where the machine refuses a field, the next best is used and every promise is kept; ``stats()``
+    and the log say what is in use. On the pwrite backend ``direct_io``, ``registered_buffers`` and
+    ``buffer_size`` count; the others describe a ring that is not there.
 
     Attributes:
-        sq_entries: Submission queue entries, from 1 to 32768.
-        kernel_poll: Let a kernel thread poll the queue.
-        sq_poll_idle_ms: Milliseconds after which that thread goes to sleep.
-        max_inflight: Groups at the device at once.
-        direct_io: Write past the page cache; commits are aligned to 4096 bytes.
-        registered_buffers: Number of buffers.
-        buffer_size: Bytes of each, a multiple of 4096. ``registered_buffers x buffer_size`` is the
-            batch size at which ``append_batched`` flushes by itself.
+        sq_entries: Submission entries of the ring, from 1 to 32768; the kernel takes the next power
+            of two. More than the groups under way need costs memory and gains nothing.
+        kernel_poll: Let a kernel thread take entries from the ring (IORING_SETUP_SQPOLL), so that
+            submitting is no system call. It costs a processor of its own while it is busy, and for
+            ``sq_poll_idle_ms`` behind that.
+        sq_poll_idle_ms: Milliseconds without an entry after which that thread goes to sleep; 0: the
+            kernel's default, a second. The entry that wakes it is a system call again.
+        max_inflight: Groups at the device at once, from 1 to 32768, with ``direct_io``. Through the
+            page cache one sync is under way at a time.
+        direct_io: Write past the page cache, each write synced by itself (O_DIRECT and RWF_DSYNC),
+            on either backend. Commits are aligned to 4096 bytes, which takes up to that much space
+            for each, and ``append`` returns when its record is synced.
+        registered_buffers: Number of buffers, from 1 to 16384. Writes are submitted from them; the
+            kernel pins them once, and on a ring they count against RLIMIT_MEMLOCK.
+        buffer_size: Bytes of each, a multiple of 4096. ``registered_buffers x buffer_size`` is also
+            the batch size, at which ``append_batched`` flushes by itself.
 
     Example:
         >>> IoUringConfig(registered_buffers=16).max_batch_bytes
@@ -123,7 +129,8 @@ class WalConfig:
 
     Attributes:
         io: Ring and batch shape.
-        backend: "auto", "pwrite" or "io_uring" (an error where it cannot work).
+        backend: "auto": io_uring where it works, else pwrite. "io_uring": an error where it does
+            not work. "pwrite": io_uring is not tried. All keep the same promises.
         segment_bytes: Size of a segment file, a multiple of 4096 from 32 KiB to 64 GiB.
         max_record_bytes: Largest record taken, at most 2**32 - 9.
         max_log_bytes: Size of the whole log at which appends raise WalFullError, at least one
@@ -218,7 +225,7 @@ def normalised(config: IoUringConfig | WalConfig | None) -> WalConfig:
 
     Raises:
         TypeError: config is neither.
-        WalError: WALENGINE_BACKEND or WALENGINE_RING has a value that does not exist.
+        WalError: WALENGINE_BACKEND has a value that does not exist.
     """
     if config is None:
         config = WalConfig()
@@ -228,9 +235,17 @@ def normalised(config: IoUringConfig | WalConfig | None) -> WalConfig:
         raise TypeError(
             f"config must be an IoUringConfig or a WalConfig, not {type(config).__name__}"
         )
-    _from_environment("WALENGINE_RING", RINGS)
     backend = _from_environment("WALENGINE_BACKEND", BACKENDS)
     return dataclasses.replace(config, backend=backend) if backend else config
+
+
+def ring_override() -> str | None:
+    """Return the ring provider that WALENGINE_RING asks for, or None.
+
+    Raises:
+        WalError: It has a value that does not exist.
+    """
+    return _from_environment("WALENGINE_RING", RINGS)
 
 
 def _from_environment(name: str, values: tuple[str, ...]) -> str | None:
@@ -241,29 +256,6 @@ def _from_environment(name: str, values: tuple[str, ...]) -> str | None:
         known = ", ".join(values)
         raise WalError(f"the variable {name} must be one of {known}, not {value!r}")
     return value
-
-
-def chosen_backend(config: WalConfig, path: str) -> str:
-    """Return the backend to use, and say in the log what of the configuration falls back.
-
-    Raises:
-        WalError: The configuration insists on a backend that this build does not have.
-    """
-    if config.backend == "io_uring":
-        raise WalError(
-            f"{path}: backend 'io_uring' was asked for and this build has only pwrite; "
-            "use backend='auto' or 'pwrite'",
-            path=path,
-        )
-    if config.io.direct_io:
-        log.warning(
-            "%s: direct_io falls back to buffered writes on the pwrite backend; "
-            "commits stay aligned to 4096 bytes",
-            path,
-        )
-    if config.io.kernel_poll:
-        log.info("%s: kernel_poll has no effect on the pwrite backend", path)
-    return "pwrite"
 
 
 for _name in __all__:

@@ -1,5 +1,7 @@
 """The demo: a process that acknowledges records is killed again and again; none may be lost.
 
+It is done once with each backend that works here, on a log of its own.
+
 The writer process appends one record, syncs, and only then sends its LSN and the time it took down
 a pipe. The parent kills it with SIGKILL in mid-stream, reads the pipe to its end, recovers the log
 and compares what is in it with what had been acknowledged. A record's bytes follow from its LSN, so
@@ -20,6 +22,8 @@ from threading import Timer
 from time import monotonic, perf_counter_ns
 from typing import Any
 
+from walengine.backend import io_uring_status, ring_name
+from walengine.config import WalConfig
 from walengine.errors import WalError
 from walengine.reader import recover, replay
 from walengine.types import Lsn
@@ -31,9 +35,11 @@ ROUND_SECONDS = (0.5, 1.5)
 
 @dataclass
 class Outcome:
-    """What the rounds came to.
+    """What the rounds with one backend came to.
 
     Attributes:
+        backend: "io_uring" or "pwrite".
+        ring: What drives the ring, in words; None on pwrite.
         kills: Times the writer process was killed.
         acknowledged: Records it had acknowledged.
         recovered: Records in the log at the end; some may never have been acknowledged.
@@ -43,6 +49,8 @@ class Outcome:
         writing_seconds: Time between first and last acknowledgement, summed over the rounds.
     """
 
+    backend: str
+    ring: str | None = None
     kills: int = 0
     acknowledged: int = 0
     recovered: int = 0
@@ -77,18 +85,34 @@ def record(lsn: Lsn) -> bytes:
     return (text * (RECORD_BYTES // len(text) + 1))[:RECORD_BYTES]
 
 
-def run(path: Path, seconds: float, on_round: Callable[[float], None]) -> Outcome:
-    """Write, kill, recover, compare, for about so many seconds.
+def run(
+    directory: Path, seconds: float, on_round: Callable[[float], None]
+) -> tuple[list[Outcome], dict[str, str]]:
+    """Write, kill, recover, compare, with each backend, for about so many seconds in all.
 
     Args:
-        path: Where the log goes; it must not exist yet.
-        seconds: How long; at least one round is done.
+        directory: Where the logs go.
+        seconds: How long; at least one round is done with each backend.
         on_round: Called after each round with the seconds it took.
 
+    Returns:
+        What each backend came to, and the reason of each that was skipped.
+
     Raises:
-        WalError: The writer process failed by itself, or the log cannot be recovered.
+        WalError: A writer process failed by itself, or a log cannot be recovered.
     """
-    outcome = Outcome()
+    status = io_uring_status()
+    ring = ring_name(status.ring, status.ring_version)
+    outcomes = [Outcome("io_uring", ring)] if status.available else []
+    outcomes.append(Outcome("pwrite"))
+    for outcome in outcomes:
+        _run_one(directory / outcome.backend, seconds / len(outcomes), on_round, outcome)
+    return outcomes, {} if status.available else {"io_uring": str(status)}
+
+
+def _run_one(
+    path: Path, seconds: float, on_round: Callable[[float], None], outcome: Outcome
+) -> None:
     end = monotonic() + seconds
     begin = monotonic()
     while outcome.kills == 0 or monotonic() + ROUND_SECONDS[0] < end:
@@ -97,7 +121,6 @@ def run(path: Path, seconds: float, on_round: Callable[[float], None]) -> Outcom
         now = monotonic()
         on_round(now - begin)
         begin = now
-    return outcome
 
 
 def _round(path: Path, delay: float, outcome: Outcome) -> None:
@@ -116,7 +139,7 @@ def _round(path: Path, delay: float, outcome: Outcome) -> None:
 def _write_until_killed(path: Path, delay: float, outcome: Outcome) -> Lsn:
     """Run the writer process; return the last LSN it acknowledged."""
     # -P: a directory walengine/ in the current one (a checkout's) is not the package to import.
-    command = [sys.executable, "-P", "-m", "walengine.demo", os.fspath(path)]
+    command = [sys.executable, "-P", "-m", "walengine.demo", os.fspath(path), outcome.backend]
     last = outcome.acknowledged
     first_ns = last_ns = 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -143,21 +166,22 @@ def _write_until_killed(path: Path, delay: float, outcome: Outcome) -> Lsn:
     return last
 
 
-def write_forever(path: str) -> None:
+def write_forever(path: str, backend: str) -> None:
     """Append and sync one record after the other, and say so on standard output."""
-    with PortableWalWriter(path) as wal:
+    with PortableWalWriter(path, WalConfig(backend=backend)) as wal:
         lsn = wal.last_lsn
         while True:
             begin = perf_counter_ns()
-            lsn = wal.append(record(lsn + 1))
-            wal.sync()
+            wal.append_batched(record(lsn + 1))
+            wal.sync()  # written and synced as one
+            lsn = wal.last_lsn
             took = perf_counter_ns() - begin
             os.write(1, b"%d %d\n" % (lsn, took))
 
 
 if __name__ == "__main__":
     try:
-        write_forever(sys.argv[1])
+        write_forever(*sys.argv[1:])
     except (BrokenPipeError, KeyboardInterrupt):
         pass  # the parent is gone, or going
     except (WalError, OSError) as error:

@@ -17,7 +17,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Self
 
-from walengine._native import Block, NativeCursor, NativeReader
+from walengine._native_reader import Block, NativeCursor, NativeReader
 from walengine._status import sentence
 from walengine.errors import LsnNotFoundError, TrimmedError, WalClosedError, WalCorruptionError
 from walengine.types import (

@@ -102,7 +102,7 @@ class Verdict(StrEnum):
     CORRUPT = "corrupt"
 
 
-class _Report:
+class Report:
     """as_dict() for frozen dataclasses: values that JSON knows, under the fields' names."""
 
     __slots__ = ()
@@ -114,7 +114,7 @@ class _Report:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, _Report):
+    if isinstance(value, Report):
         return value.as_dict()
     if isinstance(value, Enum):
         return value.value
@@ -128,7 +128,7 @@ def _plain(value: Any) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class RecoveryReport(_Report):
+class RecoveryReport(Report):
     """What opening, ``recover()`` or ``reopen()`` found at the end of the log.
 
     Attributes:
@@ -193,7 +193,7 @@ class RecoveryReport(_Report):
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values; None where a field says nothing here."""
-        facts = _Report.as_dict(self)
+        facts = Report.as_dict(self)
         if self.verdict is Verdict.CORRUPT:
             facts["next_step"] = None
         for name in ("evidence_offset", "evidence_lsn"):
@@ -202,7 +202,7 @@ class RecoveryReport(_Report):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class SegmentInfo(_Report):
+class SegmentInfo(Report):
     """One segment of the chain, as its header, START and end slot tell.
 
     Attributes:
@@ -229,7 +229,7 @@ class SegmentInfo(_Report):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class SegmentCheck(_Report):
+class SegmentCheck(Report):
     """What verification found in one segment.
 
     Attributes:
@@ -254,7 +254,7 @@ class SegmentCheck(_Report):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class VerifyReport(_Report):
+class VerifyReport(Report):
     """What ``verify()`` found: the end of the log, and every frame of every segment.
 
     Attributes:
@@ -296,7 +296,7 @@ class VerifyReport(_Report):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class LatencySummary(_Report):
+class LatencySummary(Report):
     """Latencies of one kind of operation, in microseconds, each within 1/32."""
 
     count: int
@@ -308,7 +308,7 @@ class LatencySummary(_Report):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class GroupSize(_Report):
+class GroupSize(Report):
     """Records made durable by one sync."""
 
     mean: float
@@ -316,7 +316,7 @@ class GroupSize(_Report):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class IoUringStatsSnapshot(_Report):
+class IoUringStatsSnapshot(Report):
     """Counters of one writer since it was opened; the same names on either backend.
 
     Attributes:
@@ -324,15 +324,17 @@ class IoUringStatsSnapshot(_Report):
         ops_completed: Of those, the ones that came back.
         bytes_written: Bytes handed to the operating system, zero-filling included.
         bytes_read: Bytes read, recovery included.
-        cqe_overflows: Completions the kernel had to queue aside.
-        sq_dropped: Submissions the kernel refused as malformed.
+        cqe_overflows: Completions that found the ring's queue full; the kernel kept them aside.
+        sq_dropped: Entries that the kernel refused as malformed.
         records_appended: Records handed over by this writer.
         records_durable: Of those, the synced ones.
         commits: Callers who asked for durability and got it.
         syncs: Syncs of the log's frames: group commits.
         sync_latency: How long those took.
         group_size: How many records each made durable.
-        ring_ops: Ring entries by opcode; empty on pwrite.
+        ring_ops: Ring entries by opcode: nop, fsync, write, write_fixed; and, counted among those,
+            linked (to the entry behind them) and rwf_dsync (writes that sync their own bytes). All
+            0 on pwrite.
         padding_bytes: Zeros written to fill blocks.
         pending_bytes: Staged, not yet handed over.
         pending_ops: Records staged.
@@ -341,8 +343,17 @@ class IoUringStatsSnapshot(_Report):
         segments: In the chain.
         segments_recycled: Trimmed segments that were used again.
         preparation_failures: Segments that could not be prepared ahead of time.
-        backend: "pwrite" or "io_uring".
-        ring: Provider of the ring, or None.
+        backend: "io_uring" or "pwrite".
+        ring: Whose functions drive the ring: "liburing", "builtin", or None on pwrite.
+        ring_version: Of liburing, such as "2.15"; else None.
+        sq_entries: Submission entries of the ring; 0 on pwrite.
+        kernel_poll: A kernel thread submits.
+        max_inflight: Groups that can be at the device at once.
+        direct_io: Writes go past the page cache.
+        registered_buffers: Buffers pinned for the kernel; 0: plain memory.
+        registered_files: Files that the ring knows; 0: none.
+        fallbacks: Names of what was asked for and is not in use: io_uring, kernel_poll,
+            registered_buffers, registered_files, direct_io, sq_entries, liburing.
 
     Example:
         >>> import walengine
@@ -375,6 +386,14 @@ class IoUringStatsSnapshot(_Report):
     preparation_failures: int
     backend: str
     ring: str | None
+    ring_version: str | None
+    sq_entries: int
+    kernel_poll: bool
+    max_inflight: int
+    direct_io: bool
+    registered_buffers: int
+    registered_files: int
+    fallbacks: tuple[str, ...]
 
     def in_flight(self) -> int:
         """Return the operations begun and not yet back."""

@@ -17,7 +17,8 @@ from walengine import _lifecycle
 from walengine._handover import HandOver, State
 from walengine._opening import log_recovery, open_native, snapshot
 from walengine._staging import Staged
-from walengine.config import IoUringConfig, WalConfig, chosen_backend, normalised
+from walengine.backend import log_backend
+from walengine.config import IoUringConfig, WalConfig, normalised
 from walengine.errors import WalError, WalFullError, WalPoisonedError
 from walengine.types import IoUringStatsSnapshot, Lsn, RecoveryReport, checked_lsn
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["PortableWalWriter"]
 
 log = logging.getLogger("walengine")
-
-SLOW_SYNC_SECONDS = 1.0
 
 
 class PortableWalWriter(HandOver):
@@ -70,22 +69,25 @@ class PortableWalWriter(HandOver):
     ) -> None:
         text = os.fsdecode(path)
         config = normalised(config)
-        self._backend = chosen_backend(config, text)
-        native, self._report = open_native(text, config)
+        native, self._in_use, self._report = open_native(text, config)
         super().__init__(
             text,
             native,
+            self._in_use.direct_io,
             self._report.last_lsn,
             record_bytes_max=config.max_record_bytes,
             batch_bytes_max=config.io.max_batch_bytes,
         )
         _lifecycle.open_writers.add(self)
+        log_backend(text, self._in_use)
         log_recovery(text, self._report)
 
     # ---- appending -------------------------------------------------------------------------------
 
     def append(self, data: ReadableBuffer) -> Lsn:
         """Hand one record to the operating system, behind what is staged.
+
+        With ``direct_io`` in use it is synced when the call returns.
 
         Args:
             data: Contiguous bytes-like object, 0 to ``max_record_bytes`` bytes.
@@ -180,16 +182,7 @@ class PortableWalWriter(HandOver):
             WalFullError: What did not fit stays staged; what was handed over is synced.
             WalPoisonedError: A write or sync failed; see ``reopen()``.
         """
-        full = None
-        with self._handover_lock:
-            former = self._former_poison
-            try:
-                last = self._hand_over()
-            except WalFullError as error:
-                full, last = error, self._handed
-        self._commit(last, former)
-        if full is not None:
-            raise full
+        self._flush()
 
     def sync(self) -> None:
         """Make everything staged or appended so far durable: the same as ``flush_batch``.
@@ -235,11 +228,11 @@ class PortableWalWriter(HandOver):
         with self._stage_lock:
             return snapshot(
                 counters,
+                self._in_use,
                 pending_bytes=self._staged_bytes,
                 pending_ops=len(self._staged),
                 durable_lsn=durable_lsn,
                 last_lsn=self._last_lsn(),
-                backend=self._backend,
             )
 
     @property
@@ -249,8 +242,8 @@ class PortableWalWriter(HandOver):
 
     @property
     def backend(self) -> str:
-        """What writes: "pwrite"."""
-        return self._backend
+        """What is in use: "io_uring" or "pwrite"."""
+        return self._in_use.backend
 
     @property
     def recovery_report(self) -> RecoveryReport:
@@ -406,16 +399,31 @@ class PortableWalWriter(HandOver):
     def _append(self, item: Staged, size: int) -> Lsn:
         if size > self._limit:
             raise self._refusal(size)
+        if self._is_direct:
+            return self._flush(item)
         with self._handover_lock:
             return self._hand_over(item)
 
     def _append_and_flush(self, item: Staged) -> int:
         """Append the record that fills the batch (it is never staged itself), and sync."""
+        self._flush(item)
+        return 0
+
+    def _flush(self, own: Staged | None = None) -> Lsn:
+        """Make durable what is staged, then own; on a full log, what fits."""
+        full = None
         with self._handover_lock:
             former = self._former_poison
-            last = self._hand_over(item)
-        self._commit(last, former)
-        return 0
+            try:
+                last = self._hand_over(own, durable=True)
+            except WalFullError as error:
+                full, last = error, self._handed
+            is_synced = self._is_synced
+        if not is_synced:
+            self._commit(last, former)
+        if full is not None:
+            raise full
+        return last
 
     def _commit(self, lsn: Lsn, former: WalPoisonedError | None) -> None:
         """Wait until everything up to lsn is durable.
@@ -429,9 +437,7 @@ class PortableWalWriter(HandOver):
             self._native.commit(lsn)
         except WalError as error:
             problem = error
-        took = perf_counter() - begin
-        if took > SLOW_SYNC_SECONDS:
-            log.warning("%s: a sync took %.1f s", self._path, took)
+        self._note_sync(perf_counter() - begin)
         cured = self._former_poison
         if cured is not None and cured is not former:
             raise cured.with_traceback(None)
@@ -461,20 +467,6 @@ class PortableWalWriter(HandOver):
             self.flush_batch()
         except (WalFullError, WalPoisonedError) as error:
             log.warning("before reopening: %s", error)
-
-    def _hand_over_the_rest(self) -> WalError | None:
-        """Hand over what is staged as the last thing; return what went wrong."""
-        if self._poison is not None:
-            return self._poison
-        try:
-            self._hand_over(closing=True)
-        except WalFullError as error:
-            count = len(self._staged)
-            text = f"{error} {count} staged records were not written and are gone."
-            return WalFullError(text, path=error.path, errno=error.errno)
-        except WalError as error:
-            return error
-        return None
 
     def _close_native(self) -> WalError | None:
         """Seal and release; return what went wrong."""

@@ -48,7 +48,7 @@ def print_facts(title: str, facts: dict[str, Any]) -> None:
     """Print names and values as a table of two columns."""
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), cell(value))
+        table.add_row(words(name), cell(value))
     _print(table)
 
 
@@ -56,10 +56,15 @@ def print_rows(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]
     """Print a table."""
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
+        table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*map(cell, row))
     _print(table)
+
+
+def words(name: str) -> str:
+    """Return a field's name as a table shows it."""
+    return name.replace("_", " ")
 
 
 def cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""How a command opens a log for writing: sizes from options, else those that the log has."""
+"""How a command opens a log for writing: as options say; sizes else as the log has them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from typing import Any
 
 import click
 
-from walengine.config import BLOCK_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, WalConfig
+from walengine.config import BACKENDS, BLOCK_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, WalConfig
 from walengine.errors import WalError
 from walengine.reader import WalReader
 from walengine.types import SegmentInfo
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="auto",
+    show_default=True,
+    help="What writes; auto: io_uring where it works.",
+)
 
 
 def size(value: str) -> int:
@@ -29,6 +37,7 @@ def configuration(
     log: str,
     *,
     create: bool,
+    backend: str = "auto",
     segment_bytes: int | None = None,
     max_record_bytes: int | None = None,
     max_log_bytes: int | None = None,
@@ -48,7 +57,9 @@ def configuration(
     aligned = bool(segments) and segments[-1].commit_alignment == BLOCK_BYTES
     given: dict[str, Any] = {name: size for name, size in asked.items() if size is not None}
     try:
-        return WalConfig(create=create, strict_sectors=strict_sectors or aligned, **given)
+        return WalConfig(
+            create=create, backend=backend, strict_sectors=strict_sectors or aligned, **given
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from walengine.cli._run import CLEAN, FAILED
-from walengine.cli._show import json_option, print_facts, print_json, progress
-from walengine.demo import run
+from walengine.cli._run import CLEAN, FAILED, write_output
+from walengine.cli._show import json_option, print_json, print_rows, progress, words
+from walengine.demo import Outcome, run
 from walengine.errors import WalError
 
 DEFAULT_SECONDS = 14.0
@@ -26,21 +26,36 @@ DEFAULT_SECONDS = 14.0
     type=click.FloatRange(min=0.1, max=3600),
     default=DEFAULT_SECONDS,
     show_default=True,
-    help="How long to go on.",
+    help="How long to go on, all backends together.",
 )
 @json_option
 @click.pass_context
 def demo(context: click.Context, directory: Path | None, seconds: float, as_json: bool) -> None:
-    """Kill a writer with SIGKILL again and again; show that nothing acknowledged is lost."""
+    """Kill a writer with SIGKILL again and again; show that nothing acknowledged is lost.
+
+    With io_uring and with pwrite, each on a log of its own; a backend that does not work here is
+    skipped, and the output says why.
+    """
     place = directory or _place()
     with _scratch(place) as scratch, progress("killing and recovering", seconds) as advance:
-        outcome = run(Path(scratch) / "log", seconds, advance)
-    facts = outcome.as_dict()
+        outcomes, skipped = run(Path(scratch), seconds, advance)
+    lost = sum(outcome.lost for outcome in outcomes)
     if as_json:
-        print_json(facts)
+        backends = [outcome.as_dict() for outcome in outcomes]
+        print_json({"lost": lost, "backends": backends, "skipped": skipped})
     else:
-        print_facts("walengine demo", facts)
-    context.exit(FAILED if outcome.lost else CLEAN)
+        _print_outcomes(outcomes)
+        for reason in skipped.values():
+            write_output(f"skipped: {reason}\n")
+    context.exit(FAILED if lost else CLEAN)
+
+
+def _print_outcomes(outcomes: list[Outcome]) -> None:
+    """Print a column for each backend."""
+    columns = [outcome.as_dict() for outcome in outcomes]
+    names = [column.pop("backend") for column in columns]
+    rows = [[words(name), *(each[name] for each in columns)] for name in columns[0]]
+    print_rows("walengine demo", ["", *names], rows)
 
 
 def _scratch(place: Path) -> tempfile.TemporaryDirectory[str]:

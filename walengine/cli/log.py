@@ -15,8 +15,9 @@ from walengine.cli._show import (
     print_json,
     print_rows,
     progress,
+    words,
 )
-from walengine.cli._sizes import configuration
+from walengine.cli._sizes import backend_option, configuration
 from walengine.reader import WalReader, check_log
 from walengine.reader import recover as recover_log
 from walengine.types import Lsn, Verdict
@@ -40,7 +41,7 @@ def inspect(context: click.Context, log: str, as_json: bool) -> None:
     else:
         print_facts(log, report)
         rows = [[segment[name] for name in SEGMENT_COLUMNS] for segment in segments]
-        print_rows("segments", SEGMENT_COLUMNS, rows)
+        print_rows("segments", map(words, SEGMENT_COLUMNS), rows)
     context.exit(CORRUPT if report["verdict"] == Verdict.CORRUPT.value else CLEAN)
 
 
@@ -64,7 +65,7 @@ def verify(context: click.Context, log: str, threads: int | None, as_json: bool)
         names = ("verdict", "frames", "records", "bytes", "record_crcs", "duration_us")
         print_facts(log, {name: facts[name] for name in names})
         rows = [[check[name] for name in CHECK_COLUMNS] for check in facts["segments"]]
-        print_rows("segments", CHECK_COLUMNS, rows)
+        print_rows("segments", map(words, CHECK_COLUMNS), rows)
     if report.verdict is Verdict.CORRUPT:
         damaged = report.damaged
         complain_of_damage(log, damaged[0].damaged_lsn if damaged else None)
@@ -95,10 +96,11 @@ def recover(context: click.Context, log: str, as_json: bool) -> None:
 @click.command()
 @log_argument
 @click.argument("lsn", type=LSN)
+@backend_option
 @json_option
-def trim(log: str, lsn: Lsn, as_json: bool) -> None:
+def trim(log: str, lsn: Lsn, backend: str, as_json: bool) -> None:
     """Drop the records of LOG below LSN and recycle their segments."""
-    with PortableWalWriter(log, configuration(log, create=False)) as wal:
+    with PortableWalWriter(log, configuration(log, create=False, backend=backend)) as wal:
         wal.truncate_before(lsn)
         outcome = {
             "path": log,

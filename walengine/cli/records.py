@@ -14,7 +14,7 @@ from walengine._feed import Feeder, chunks, lines, prefixed
 from walengine._formats import ENCODERS, parts
 from walengine.cli._run import standard_output, write_output
 from walengine.cli._show import LSN, json_option, log_argument, print_json, progress
-from walengine.cli._sizes import configuration, size
+from walengine.cli._sizes import backend_option, configuration, size
 from walengine.errors import WalError
 from walengine.reader import WalReader
 from walengine.types import Lsn
@@ -39,6 +39,7 @@ from walengine.writer import PortableWalWriter
 @click.option("--max-record-bytes", type=size, help="Largest record taken (default: 64MiB).")
 @click.option("--max-log-bytes", type=size, help="Size that LOG may reach (default: the disk's).")
 @click.option("--strict-sectors", is_flag=True, help="Align commits to 4096 bytes.")
+@backend_option
 @json_option
 def append(
     log: str,
@@ -49,6 +50,7 @@ def append(
     max_record_bytes: int | None,
     max_log_bytes: int | None,
     strict_sectors: bool,
+    backend: str,
     as_json: bool,
 ) -> None:
     """Append standard input to LOG, one record a line.
@@ -67,6 +69,7 @@ def append(
     config = configuration(
         log,
         create=True,
+        backend=backend,
         segment_bytes=segment_bytes,
         max_record_bytes=max_record_bytes,
         max_log_bytes=max_log_bytes,

@@ -1,0 +1,131 @@
+"""Readers and cursors of the C core."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+from walengine import errors
+from walengine._native import (
+    RECOVERY_MODES,
+    encoded,
+    failure,
+    ffi,
+    lib,
+    recovery_report,
+    text_of,
+)
+from walengine.types import RecoveryMode, SegmentCheck, SegmentInfo
+
+_NOT_FOUND: int = lib.WAL_E_NOT_FOUND
+
+_cursor_next = lib.wal_cursor_next  # a look-up in lib costs 20 ns: bound once
+
+# What a block holds: first LSN, how many records, their bytes, their CRCs where they carry one.
+Block = tuple[int, int, Iterator[bytes], "list[int] | None"]
+
+
+class NativeReader:
+    """A C reader. Closing it leaves open cursors alone: they hold what they need."""
+
+    def __init__(self, path: str, mode: RecoveryMode) -> None:
+        name = encoded(path)
+        self._path = path
+        report = ffi.new("wal_report *")
+        error = ffi.new("wal_error *")
+        out = ffi.new("wal_reader **")
+        code = lib.wal_reader_open(name, RECOVERY_MODES[mode], out, report, error)
+        if code < 0:
+            raise failure(code, error, path, recovery_report(report))
+        self._handle = ffi.gc(out[0], lib.wal_reader_close)
+        self.report = recovery_report(report)
+
+    def segment(self, index: int) -> SegmentInfo:
+        """Return what the reader knows about a segment of the chain, oldest first."""
+        info = ffi.new("wal_segment_info *")
+        code = lib.wal_reader_segment(self._handle, index, info)
+        if code < 0:
+            raise failure(code, ffi.new("wal_error *"), self._path)
+        return SegmentInfo(
+            segment=text_of(info.file),
+            segment_id=info.segment_id,
+            base_lsn=info.base_lsn,
+            last_lsn=info.last_lsn,
+            end_offset=info.end_offset,
+            file_bytes=info.file_bytes,
+            created_us=info.created_us,
+            commit_alignment=info.commit_alignment,
+            sealed=bool(info.sealed),
+        )
+
+    def check(self, index: int, info: SegmentInfo) -> SegmentCheck:
+        """Check every frame of a segment."""
+        check = ffi.new("wal_segment_check *")
+        error = ffi.new("wal_error *")
+        code = lib.wal_reader_verify(self._handle, index, check, error)
+        if code < 0:
+            raise failure(code, error, self._path, self.report)
+        return SegmentCheck(
+            segment=info.segment,
+            segment_id=info.segment_id,
+            frames=check.frames,
+            records=check.records,
+            bytes=check.bytes,
+            record_crcs=check.record_crcs,
+            damaged_offset=check.damaged_offset if code else None,
+            damaged_lsn=check.damaged_lsn if code else None,
+        )
+
+    def cursor(self, from_lsn: int, to_lsn: int) -> NativeCursor:
+        """Return a cursor over from_lsn (0: the first) to to_lsn (0: the last)."""
+        return NativeCursor(self, self._handle, from_lsn, to_lsn)
+
+    def failure(self, code: int, error: Any) -> errors.WalError:
+        """Return the exception for a failed call of one of the cursors."""
+        if code == _NOT_FOUND:
+            message = f"{self._path}: {text_of(error.message) or 'no such record'}"
+            return errors.LsnNotFoundError(message, path=self._path, lsn=error.lsn or None)
+        return failure(code, error, self._path, self.report)
+
+
+class NativeCursor:
+    """A C cursor: blocks of records, forward."""
+
+    def __init__(self, reader: NativeReader, handle: Any, from_lsn: int, to_lsn: int) -> None:
+        self._reader = reader
+        self._error = ffi.new("wal_error *")
+        self._block = ffi.new("wal_block *")
+        out = ffi.new("wal_cursor **")
+        code = lib.wal_cursor_open(handle, from_lsn, to_lsn, out, self._error)
+        if code < 0:
+            raise reader.failure(code, self._error)
+        # Cursor and reader may be garbage of one cycle, collected in any order: C counts them.
+        self._handle = ffi.gc(out[0], lib.wal_cursor_close)
+
+    def next_block(self) -> Block | None:
+        """Return the records of the next block, or None at the end.
+
+        They stand back to back, and BytesIO.read cuts them off in C, one when it is asked for:
+        measured at 145 ns a record of 256 bytes, Record included, where a list of slices takes
+        205. What it reads is a copy, so a block outlives its cursor.
+        """
+        code = _cursor_next(self._handle, self._block, self._error)
+        if code < 0:
+            raise self._reader.failure(code, self._error)
+        if code == 0:
+            return None
+        block, count = self._block, self._block.count
+        data = _view(block.data, block.data_bytes)
+        crcs = ffi.unpack(block.crcs, count) if block.crcs else None
+        if count == 1:  # perhaps a large one: copied once
+            return block.first_lsn, 1, iter((bytes(data),)), crcs
+        lengths = array("I")
+        lengths.frombytes(_view(block.lengths, 4 * count))
+        return block.first_lsn, count, map(BytesIO(data).read, lengths), crcs
+
+
+def _view(pointer: Any, size: int) -> Any:
+    """Return memory of the core as a buffer; a null pointer goes with size 0."""
+    return ffi.buffer(pointer, size) if size else b""
