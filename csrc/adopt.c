@@ -27,7 +27,7 @@ static int continue_tail(struct wal_writer *writer, const struct wal_chain *chai
     struct wal_tail *tail = &writer->tail;
     const struct wal_segment *newest = &chain->segments[chain->count - 1];
     struct wal_place place = {.file = newest->name, .segment_id = newest->header.segment_id};
-    int file = wal_io_open(writer->io, newest->name, WAL_IO_WRITE);
+    int file = wal_io_open(writer->io, newest->name, wal_tail_open_flags(writer));
     if (file < 0) return wal_fail_os(error, file, place, "cannot open the tail for writing");
     struct wal_io_stat stat;
     int result = wal_io_stat(writer->io, file, &stat);
@@ -110,7 +110,7 @@ static int serves(const struct wal_writer *writer, const struct wal_chain *chain
 }
 
 static void adopt_prepared(struct wal_writer *writer, const struct wal_other *other) {
-    int file = wal_io_open(writer->io, other->segment.name, WAL_IO_WRITE);
+    int file = wal_io_open(writer->io, other->segment.name, wal_tail_open_flags(writer));
     if (file < 0) return;
     struct wal_io_stat stat;
     if (wal_io_stat(writer->io, file, &stat) < 0 || !stat.is_ours) {
@@ -157,6 +157,7 @@ int wal_adopt(struct wal_writer *writer, const struct wal_chain *chain, wal_erro
     writer->trim_lsn = chain->trim_lsn;
     writer->next_lsn = wal_chain_next_lsn(chain);
     writer->durable_lsn = writer->next_lsn - 1;
+    writer->claim_lsn = writer->durable_lsn;
     writer->synced_segment_id = 0;
     writer->release_count = 0;
     writer->spare_count = 0;

@@ -53,6 +53,10 @@ static uint64_t plan_room(const struct wal_writer *writer, const struct batch *b
     return need;
 }
 
+static int out_of_memory(wal_error *error) {
+    return wal_fail(error, -ENOMEM, WAL_NOWHERE, "out of memory; nothing more was appended");
+}
+
 static int ensure_tables(struct wal_writer *writer, uint32_t count) {
     size_t entries = (size_t)count * 2;
     if (entries <= writer->table_room) return 0;
@@ -76,17 +80,15 @@ static uint16_t frame_flags(const struct wal_writer *writer, const struct batch 
         }
     }
     int padded = writer->options.commit_alignment == WAL_BLOCK_BYTES && !is_inside;
-    if (padded && !(WAL_MUTANT(F2_APPEND_NOT_PADDED) && is_single)) flags |= WAL_FLAG_PADDED;
+    int is_plain = WAL_MUTANT(F2_APPEND_NOT_PADDED) && is_single && !writer->direct;
+    if (padded && !is_plain) flags |= WAL_FLAG_PADDED;
     return (uint16_t)flags;
 }
 
-/* Frame the next records and hand them over. Room has been made; memory too for an atomic group. */
+/* Frame the next records and hand them over. Room has been made, and memory. */
 static int put_records(struct wal_writer *writer, struct batch *batch, wal_error *error) {
     uint64_t record_bytes, payload_bytes;
     uint32_t count = plan_frame(batch, batch->taken, &record_bytes, &payload_bytes);
-    if (ensure_tables(writer, count) < 0) {
-        return wal_fail(error, -ENOMEM, WAL_NOWHERE, "out of memory; nothing was appended");
-    }
     uint64_t end = 0;
     for (uint32_t i = 0; i < count; i++) {
         end += batch->lengths[batch->taken + i];
@@ -146,26 +148,56 @@ static int reserve_for_group(struct wal_writer *writer, const struct batch *batc
     if (!(batch->flags & WAL_ATOMIC)) return 0;
     for (uint32_t from = 0; from < batch->count;) {
         uint32_t count = plan_frame(batch, from, &record_bytes, &payload_bytes);
-        if (ensure_tables(writer, count) < 0) {
-            return wal_fail(error, -ENOMEM, WAL_NOWHERE, "out of memory; nothing was appended");
-        }
+        if (ensure_tables(writer, count) < 0) return out_of_memory(error);
         from += count;
     }
     return 0;
 }
 
+/* Does the rest of the batch, need bytes of frames, go down as one write with its sync behind it? */
+static int is_linked(const struct wal_writer *writer, const struct batch *batch, uint64_t need) {
+    uint64_t record_bytes, payload_bytes;
+    const struct wal_flight *flight = &writer->flight;
+    if (!(batch->flags & WAL_DURABLE) || !writer->links || writer->direct) return 0;
+    if (writer->leading || flight->first != flight->next) return 0; /* one sync at a time */
+    int is_last = batch->taken + plan_frame(batch, batch->taken, &record_bytes, &payload_bytes) ==
+                  batch->count;
+    return (is_last || (batch->flags & WAL_ATOMIC)) && wal_arena_has(&flight->arena, need);
+}
+
+/* The next frame, or all of an atomic group, for which there is room. */
+static int put_group(struct wal_writer *writer, struct batch *batch, uint64_t need,
+                     wal_error *error) {
+    uint64_t record_bytes, payload_bytes;
+    uint32_t count = plan_frame(batch, batch->taken, &record_bytes, &payload_bytes);
+    if (ensure_tables(writer, count) < 0) return out_of_memory(error);
+    int linked = is_linked(writer, batch, need);
+    if (linked || writer->direct) {
+        int result = wal_tail_open_run(writer, need);
+        if (result < 0 && writer->direct) return out_of_memory(error);
+        linked = linked && result == 0;
+    }
+    int result;
+    do {
+        result = put_records(writer, batch, error);
+    } while (result == 0 && (batch->flags & WAL_ATOMIC) && batch->taken < batch->count);
+    if (result == 0 && linked) result = wal_tail_send(writer, WAL_IO_WRITE_SYNC, error);
+    return result;
+}
+
 static int append_batch(struct wal_writer *writer, struct batch *batch, struct wal_call *call) {
     int result = reserve_for_group(writer, batch, call->error);
+    writer->claim_lsn = writer->durable_lsn;
     while (result == 0 && batch->taken < batch->count) {
         uint64_t need = plan_room(writer, batch);
         if (writer->poisoned) return wal_tell_poison(writer, call->error);
         if (!wal_has_room(writer, need)) {
             result = wal_lead(writer, WAL_STEP_ROOM, need, call);
-            continue;
+        } else if (writer->direct && !wal_flight_has_room(writer, need)) {
+            result = wal_await(writer, call);
+        } else {
+            result = put_group(writer, batch, need, call->error);
         }
-        do {
-            result = put_records(writer, batch, call->error);
-        } while (result == 0 && (batch->flags & WAL_ATOMIC) && batch->taken < batch->count);
     }
     wal_background_notice(writer);
     return result;
@@ -190,8 +222,12 @@ int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32
     if (result == 0) result = wal_enter(writer, &call);
     if (result < 0) return result;
     result = append_batch(writer, &batch, &call);
+    if (result == 0 && (flags & WAL_DURABLE) && count > 0) {
+        result = wal_commit_until(writer, batch.first_lsn + count - 1, &call);
+        if (result == 0) writer->stats.commits++;
+    }
     /* All or none: a write that failed in the middle poisoned the writer, and the group is void. */
-    int is_void = result < 0 && (flags & WAL_ATOMIC);
+    int is_void = result < 0 && result != WAL_E_AGAIN && (flags & WAL_ATOMIC);
     *taken = is_void ? 0 : batch.taken;
     if (first_lsn != NULL) *first_lsn = batch.first_lsn;
     return wal_leave(writer, result);
@@ -205,8 +241,10 @@ int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint
                         (unsigned long long)bytes);
     }
     uint32_t length = (uint32_t)bytes, taken = 0;
-    return wal_writer_append_batch(writer, data, &length, &record_crc, 1,
-                                   flags & ~(uint32_t)WAL_ATOMIC, lsn, &taken, error);
+    flags &= ~(uint32_t)WAL_ATOMIC;
+    if (writer->direct) flags |= WAL_DURABLE;
+    return wal_writer_append_batch(writer, data, &length, &record_crc, 1, flags, lsn, &taken,
+                                   error);
 }
 
 /* ---- commits --------------------------------------------------------------------------------- */
@@ -223,9 +261,7 @@ int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_erro
         return wal_leave(writer, result);
     }
     uint64_t target = lsn == 0 ? last_lsn : lsn;
-    while (result == 0 && writer->durable_lsn < target) {
-        result = wal_lead(writer, WAL_STEP_SYNC, 0, &call);
-    }
+    result = wal_commit_until(writer, target, &call);
     if (result == 0) writer->stats.commits++;
     return wal_leave(writer, result);
 }

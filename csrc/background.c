@@ -21,12 +21,12 @@ static int is_releasable(const struct wal_writer *writer, const struct wal_relea
     return writer->synced_segment_id >= release->successor_id;
 }
 
-static int tail_is_live(const struct wal_writer *writer) {
-    return writer->tail.file >= 0 && !writer->tail.needs_unseal && !writer->rotating;
+static int tail_is_at_rest(const struct wal_writer *writer) {
+    return wal_tail_is_live(writer) && !writer->rotating;
 }
 
 static int idle_mark_is_due(const struct wal_writer *writer, uint64_t now_ns) {
-    if (!writer->idle_mark_due || writer->leading || !tail_is_live(writer)) return 0;
+    if (!writer->idle_mark_due || writer->leading || !tail_is_at_rest(writer)) return 0;
     if (writer->options.flags & (WAL_NO_IDLE_MARK)) return 0;
     if (writer->durable_lsn != writer->next_lsn - 1) return 0;
     if (writer->options.flags & WAL_NO_THREADS) return 1;
@@ -34,14 +34,14 @@ static int idle_mark_is_due(const struct wal_writer *writer, uint64_t now_ns) {
 }
 
 static int preparation_is_due(const struct wal_writer *writer, uint64_t now_ns) {
-    if (!tail_is_live(writer) || writer->preparing || writer->prepared.file >= 0) return 0;
+    if (!tail_is_at_rest(writer) || writer->preparing || writer->prepared.file >= 0) return 0;
     if (now_ns < writer->retry_at_ns) return 0;
     return writer->tail.offset > writer->tail.segment.header.segment_bytes / 2;
 }
 
 static int tail_fill_is_due(const struct wal_writer *writer, uint64_t now_ns) {
     const struct wal_tail *tail = &writer->tail;
-    if (!tail_is_live(writer) || tail->fill_claimed || now_ns < writer->retry_at_ns) return 0;
+    if (!tail_is_at_rest(writer) || tail->fill_claimed || now_ns < writer->retry_at_ns) return 0;
     if (tail->frontier >= tail->segment.header.segment_bytes) return 0;
     return tail->frontier < tail->offset + wal_fill_step_bytes(tail->offset);
 }
@@ -52,7 +52,7 @@ static int tail_fill_is_due(const struct wal_writer *writer, uint64_t now_ns) {
  */
 static int prepared_fill_is_due(const struct wal_writer *writer, uint64_t now_ns) {
     const struct wal_prepared *prepared = &writer->prepared;
-    if (prepared->file < 0 || prepared->fill_claimed || !tail_is_live(writer)) return 0;
+    if (prepared->file < 0 || prepared->fill_claimed || !tail_is_at_rest(writer)) return 0;
     if (now_ns < writer->retry_at_ns) return 0;
     uint64_t begin = WAL_FRAMES_OFFSET + WAL_FILL_STEP_BYTES_MAX;
     uint64_t end = prepared->segment.header.segment_bytes;
@@ -117,8 +117,9 @@ static void prepare_next(struct wal_writer *writer) {
 static int fill(struct wal_writer *writer, const char *name, uint64_t from, uint64_t to,
                 int *syncing) {
     struct wal_io *io = writer->io;
+    unsigned flags = wal_tail_open_flags(writer);
     pthread_mutex_unlock(&writer->mutex);
-    int file = wal_io_open(io, name, WAL_IO_WRITE);
+    int file = wal_io_open(io, name, flags);
     int result = file < 0 ? file : wal_io_write_zeros(io, file, from, to - from);
     pthread_mutex_lock(&writer->mutex);
     if (result == 0) {
@@ -150,7 +151,10 @@ static void fill_one(struct wal_writer *writer, const char *segment_name, uint64
         assert(*frontier == from);
         *frontier = to;
     }
-    if (is_tail) writer->tail.fill_syncing = 0;
+    if (is_tail) {
+        writer->tail.fill_syncing = 0;
+        wal_settle(writer); /* what waited for us */
+    }
     pthread_cond_broadcast(&writer->changed);
 }
 
@@ -210,7 +214,7 @@ static void rest(struct wal_writer *writer, uint64_t began_ns) {
  */
 static void wait_for_work(struct wal_writer *writer) {
     writer->background_waits = 1;
-    if (writer->idle_mark_due && tail_is_live(writer)) {
+    if (writer->idle_mark_due && tail_is_at_rest(writer)) {
         writer->background_timed = 1;
         uint64_t due_ns = writer->last_activity_ns + WAL_IDLE_MARK_MS * UINT64_C(1000000);
         uint64_t soon_ns = wal_monotonic_ns() + UINT64_C(5000000); /* a leader may be at work */

@@ -15,6 +15,10 @@ static int wind_down(struct wal_writer *writer, struct wal_call *call) {
         int result = wal_wait(writer, call);
         if (result < 0) return result;
     }
+    while (writer->flight.undone > 0 && !writer->flight.broken) { /* their memory is not ours yet */
+        int result = wal_await(writer, call);
+        if (result < 0) return result;
+    }
     while (!writer->poisoned && writer->tail.file >= 0 && !writer->tail.needs_unseal) {
         int result = wal_lead(writer, WAL_STEP_SEAL, 0, call);
         if (result < 0) return result == WAL_E_AGAIN ? result : 0; /* else the poison tells */
@@ -43,10 +47,11 @@ static void join_threads(struct wal_writer *writer) {
 /* Give files and lock back; what position and stats tell of a closed writer stays. */
 static void let_go(struct wal_writer *writer) {
     writer->final_frame_bytes = wal_writer_frame_bytes(writer);
-    writer->final_counters = writer->io->counters;
+    wal_io_count(writer->io, &writer->final_counters);
     wal_release_files(writer);
     wal_io_destroy(writer->io);
     writer->io = NULL;
+    wal_flight_free(writer);
     pthread_cond_broadcast(&writer->changed);
 }
 

@@ -82,11 +82,16 @@ void wal_writer_stats(wal_writer *writer, wal_stats *stats) {
     *stats = writer->stats;
     wal_histogram_summary(&writer->sync_latency, &stats->sync_latency);
     stats->segments = writer->closed_count + (writer->tail.file >= 0);
-    const struct wal_io_counters *counters =
-        writer->io != NULL ? &writer->io->counters : &writer->final_counters;
-    stats->ops_submitted = __atomic_load_n(&counters->ops_submitted, __ATOMIC_RELAXED);
-    stats->ops_completed = __atomic_load_n(&counters->ops_completed, __ATOMIC_RELAXED);
-    stats->bytes_written = __atomic_load_n(&counters->bytes_written, __ATOMIC_RELAXED);
-    stats->bytes_read = __atomic_load_n(&counters->bytes_read, __ATOMIC_RELAXED);
+    struct wal_io_counters counters = writer->final_counters;
+    if (writer->io != NULL) wal_io_count(writer->io, &counters);
+    stats->ops_submitted = counters.ops_submitted;
+    stats->ops_completed = counters.ops_completed;
+    stats->bytes_written = counters.bytes_written;
+    stats->bytes_read = counters.bytes_read;
+    stats->cqe_overflows = counters.cqe_overflows;
+    stats->sq_dropped = counters.sq_dropped;
+    memcpy(stats->ring_ops, counters.ring_ops, sizeof stats->ring_ops);
     pthread_mutex_unlock(&writer->mutex);
 }
+
+void wal_writer_backend(wal_writer *writer, wal_backend_info *info) { *info = writer->info; }

@@ -5,9 +5,9 @@
  * and with two syncs of one descriptor in flight a writeback error reaches only one of them while
  * the other returns 0. So one thread leads; the rest wait for what it publishes.
  *
- * A caller that a signal must be able to interrupt cannot sit in fdatasync on a stuck disk. It
- * posts its step to the committer thread and waits in slices; that costs a thread switch, about
- * 8 us beside a sync of 130 us.
+ * A commit is no such step: it is a group in flight (flight.h), which anybody may begin and anybody
+ * may wait for. A caller that a signal must be able to interrupt cannot sit in the others on a stuck
+ * disk. It posts its step to the committer thread and waits in slices.
  */
 #include <assert.h>
 #include <errno.h>
@@ -56,45 +56,33 @@ int wal_poison(struct wal_writer *writer, int os_code, const char *what, uint64_
 
 /* ---- the sync -------------------------------------------------------------------------------- */
 
-static void publish(struct wal_writer *writer, uint64_t lsn, uint64_t segment_id) {
-    uint64_t records = lsn - writer->durable_lsn;
-    assert(lsn >= writer->durable_lsn);
-    writer->durable_lsn = lsn;
-    writer->synced_segment_id = segment_id;
-    writer->stats.group_records += records;
-    writer->stats.records_durable += records;
-    if (records > writer->stats.group_records_max) writer->stats.group_records_max = records;
-    pthread_cond_broadcast(&writer->changed);
+int wal_sync_tail(struct wal_writer *writer, wal_error *error) {
+    if (writer->poisoned) return wal_tell_poison(writer, error);
+    if (!wal_tail_is_live(writer)) return 0;
+    int result = wal_drain(writer, error);
+    if (result < 0 || writer->direct) return result; /* direct: what is finished is synced */
+    result = wal_begin_sync(writer, error);
+    return result < 0 ? result : wal_drain(writer, error);
 }
 
-int wal_sync_tail(struct wal_writer *writer, wal_error *error) {
-    struct wal_tail *tail = &writer->tail;
-    if (writer->poisoned) return wal_tell_poison(writer, error);
-    if (tail->file < 0 || tail->needs_unseal) return 0;
-    uint64_t lsn = writer->next_lsn - 1;
-    uint64_t offset = tail->offset;
-    uint64_t unsynced = tail->unsynced_bytes;
-    uint64_t segment_id = tail->segment.header.segment_id;
-    int file = tail->file;
-    if (WAL_MUTANT(M2_ACK_BEFORE_SYNC)) publish(writer, lsn, segment_id);
-    pthread_mutex_unlock(&writer->mutex);
-    WAL_FAIL_POINT("sync.before");
-    uint64_t begin = wal_monotonic_ns();
-    int result = WAL_MUTANT(M1_SKIP_SYNC) ? 0 : wal_io_sync(writer->io, file);
-    uint64_t took = wal_monotonic_ns() - begin;
-    WAL_FAIL_POINT("sync.after");
-    pthread_mutex_lock(&writer->mutex);
-    if (result < 0) return wal_poison(writer, result, "a sync failed", offset, error);
-    while (tail->fill_syncing) pthread_cond_wait(&writer->changed, &writer->mutex);
-    if (writer->poisoned) return wal_tell_poison(writer, error);
-    writer->stats.syncs++;
-    wal_histogram_record(&writer->sync_latency, took);
-    tail->unsynced_bytes -= unsynced;
-    writer->last_activity_ns = wal_monotonic_ns();
-    writer->idle_mark_due = tail->offset == offset;
-    if (lsn >= writer->durable_lsn) publish(writer, lsn, segment_id);
-    wal_background_notice(writer);
-    return 0;
+/*
+ * Whoever finds no sync under way begins one, and it covers everybody who has appended by then. Who
+ * comes while one is at the device waits for the next.
+ */
+int wal_commit_until(struct wal_writer *writer, uint64_t lsn, struct wal_call *call) {
+    int result = 0;
+    while (result == 0 && writer->durable_lsn < lsn) {
+        if (writer->poisoned) return wal_tell_poison(writer, call->error);
+        int is_idle = writer->flight.first == writer->flight.next;
+        if (!is_idle) {
+            result = wal_await(writer, call);
+        } else if (writer->leading || writer->job.step != WAL_STEP_NONE) {
+            result = wal_wait(writer, call);
+        } else {
+            result = wal_begin_sync(writer, call->error);
+        }
+    }
+    return result;
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
@@ -103,7 +91,6 @@ static int run_step(struct wal_writer *writer, enum wal_step step, uint64_t argu
                     wal_error *error) {
     assert(writer->leading);
     switch (step) {
-        case WAL_STEP_SYNC: return wal_sync_tail(writer, error);
         case WAL_STEP_ROOM: return wal_make_room(writer, argument, error);
         case WAL_STEP_TRIM: return wal_trim(writer, argument, error);
         case WAL_STEP_SEAL: return wal_seal(writer, error);

@@ -40,6 +40,18 @@ static int check_options(const wal_options *options, wal_error *error) {
     if (options->recovery_mode > WAL_RECOVERY_STRICT) {
         return refuse_option(error, "recovery_mode: a writer takes POINT_IN_TIME or STRICT");
     }
+    const wal_ring_options *ring = &options->ring;
+    if (ring->direct_io && options->commit_alignment != WAL_BLOCK_BYTES) {
+        return refuse_option(error, "direct_io: commit_alignment has to be 4096");
+    }
+    if (ring->buffer_bytes % WAL_BLOCK_BYTES != 0 || ring->buffer_bytes > WAL_RING_BYTES_MAX ||
+        ring->registered_buffers * ring->buffer_bytes > WAL_RING_BYTES_MAX) {
+        return refuse_option(error,
+                             "registered_buffers x buffer_bytes: multiples of 4096 to 1 GiB");
+    }
+    if (ring->direct_io && (ring->max_inflight == 0 || ring->buffer_bytes == 0)) {
+        return refuse_option(error, "direct_io: max_inflight and buffer_bytes of at least 1");
+    }
     if (options->owner != NULL && options->owner_bytes > WAL_OWNER_BYTES_MAX) {
         return refuse_option(error, "owner: at most 1024 bytes");
     }
@@ -214,7 +226,8 @@ void wal_release_files(struct wal_writer *writer) {
 void wal_writer_destroy(struct wal_writer *writer) {
     if (writer->io != NULL) {
         wal_release_files(writer);
-        wal_io_destroy(writer->io);
+        wal_io_destroy(writer->io); /* waits for what the kernel still has in its hands */
+        wal_flight_free(writer);
     }
     (void)pthread_cond_destroy(&writer->changed);
     (void)pthread_cond_destroy(&writer->posted);
@@ -225,6 +238,20 @@ void wal_writer_destroy(struct wal_writer *writer) {
     wal_free(writer->releases);
     wal_free(writer->tables);
     wal_free(writer);
+}
+
+/*
+ * Ask the filesystem by opening LOCK, which is there and is never written past the cache. Where it
+ * has no O_DIRECT, frames go through the page cache, aligned as they would have been.
+ */
+static void choose_direct(struct wal_writer *writer) {
+    if (!writer->options.ring.direct_io) return;
+    int file = wal_io_open(writer->io, "LOCK", WAL_IO_READ | WAL_IO_DIRECT);
+    if (file >= 0) wal_io_close(writer->io, file);
+    writer->direct = file != -EINVAL;
+    if (writer->direct) return;
+    writer->info.fallbacks |= WAL_FALLBACK_DIRECT;
+    wal_io_warn(writer->io, WAL_WARN_DIRECT_WRITE);
 }
 
 int wal_writer_open_io(struct wal_io *io, const wal_options *options, wal_writer **out,
@@ -239,6 +266,12 @@ int wal_writer_open_io(struct wal_io *io, const wal_options *options, wal_writer
         return result;
     }
     result = take_lock(writer, error);
+    if (result == 0) {
+        choose_direct(writer);
+        writer->links = options->ring.backend == WAL_BACKEND_IO_URING;
+        result = wal_flight_init(writer);
+        if (result < 0) (void)wal_fail(error, result, WAL_NOWHERE, "out of memory");
+    }
     pthread_mutex_lock(&writer->mutex);
     if (result == 0) result = recover(writer, report, error);
     if (result == 0) {
@@ -256,18 +289,27 @@ int wal_writer_open_io(struct wal_io *io, const wal_options *options, wal_writer
 
 int wal_writer_open(const char *path, const wal_options *options, wal_writer **writer,
                     wal_report *report, wal_error *error) {
-    struct wal_io *base = NULL, *io = NULL;
+    struct wal_io *base = NULL, *engine = NULL, *io = NULL;
+    wal_options chosen = *options;
+    wal_backend_info info;
     unsigned flags = WAL_DIR_WRITER;
     if (options->flags & WAL_CREATE) flags |= WAL_DIR_CREATE;
     if (options->flags & WAL_SHARED_DIR) flags |= WAL_DIR_SHARED;
     int result = check_options(options, error);
     if (result == 0) result = wal_io_posix_open(path, flags, &base, error);
     if (result < 0) return result;
-    if (wal_io_fault_wrap(base, &io) < 0) {
+    result = wal_backend_choose(base, &chosen.ring, &engine, &info, error);
+    if (result < 0) {
         wal_io_destroy(base);
+        return result;
+    }
+    if (wal_io_fault_wrap(engine, &io) < 0) {
+        wal_io_destroy(engine);
         return wal_fail(error, -ENOMEM, WAL_NOWHERE, "out of memory");
     }
-    return wal_writer_open_io(io, options, writer, report, error);
+    result = wal_writer_open_io(io, &chosen, writer, report, error);
+    if (result == 0) wal_backend_tell(engine, &info, *writer);
+    return result;
 }
 
 /* ---- reopen ---------------------------------------------------------------------------------- */
@@ -283,7 +325,9 @@ static void wait_alone(struct wal_writer *writer) {
 static int recover_again(struct wal_writer *writer, wal_report *report, wal_error *error) {
     wal_background_pause(writer);
     int result = writer->poisoned ? 0 : wal_sync_tail(writer, error);
+    (void)wal_drain(writer, NULL); /* the device may yet change what recovery reads */
     if (result == 0) {
+        wal_flight_reset(writer);
         wal_release_files(writer);
         result = recover(writer, report, error);
         if (result == 0) {

@@ -22,6 +22,10 @@ uint64_t wal_fill_step_bytes(uint64_t offset) {
     return used < WAL_FILL_STEP_BYTES_MAX ? used : WAL_FILL_STEP_BYTES_MAX;
 }
 
+unsigned wal_tail_open_flags(const struct wal_writer *writer) {
+    return WAL_IO_WRITE | (writer->direct ? WAL_IO_DIRECT : 0);
+}
+
 /* ---- space ----------------------------------------------------------------------------------- */
 
 static uint64_t log_bytes(const struct wal_writer *writer) {
@@ -63,6 +67,7 @@ static int tell(int result, const char *name, const char *what, uint64_t bytes, 
 /* What wal_prepare works on with the mutex released. */
 struct preparation {
     struct wal_io *io;
+    unsigned flags; /* of opening */
     char spare[WAL_NAME_BYTES];
     int is_recycled;
     struct wal_prepared prepared;
@@ -72,7 +77,7 @@ struct preparation {
 static int take_spare(struct wal_writer *writer, uint64_t segment_bytes, struct preparation *work) {
     while (writer->spare_count > 0) {
         wal_spare_name(work->spare, writer->spares[--writer->spare_count]);
-        int file = wal_io_open(work->io, work->spare, WAL_IO_WRITE);
+        int file = wal_io_open(work->io, work->spare, work->flags);
         if (file < 0) continue;
         struct wal_io_stat stat;
         if (wal_io_stat(work->io, file, &stat) == 0 && stat.bytes == segment_bytes &&
@@ -90,7 +95,7 @@ static int take_spare(struct wal_writer *writer, uint64_t segment_bytes, struct 
 }
 
 static int create_spare(struct preparation *work, uint64_t segment_bytes, wal_error *error) {
-    int file = wal_io_open(work->io, work->spare, WAL_IO_WRITE | WAL_IO_CREATE);
+    int file = wal_io_open(work->io, work->spare, work->flags | WAL_IO_CREATE);
     if (file < 0) return tell(file, work->spare, "cannot create a segment", segment_bytes, error);
     int result = wal_io_allocate(work->io, file, segment_bytes);
     uint64_t fill = segment_bytes - WAL_FRAMES_OFFSET;
@@ -170,7 +175,7 @@ static int begin_header(struct wal_writer *writer, uint64_t segment_bytes,
 
 int wal_prepare(struct wal_writer *writer, uint64_t segment_bytes, struct wal_prepared *prepared,
                 wal_error *error) {
-    struct preparation work = {.io = writer->io};
+    struct preparation work = {.io = writer->io, .flags = wal_tail_open_flags(writer)};
     assert(writer->preparing);
     int result = check_limit(writer, segment_bytes, error);
     if (result < 0) return result;

@@ -19,10 +19,6 @@
 
 /* ---- is there room? -------------------------------------------------------------------------- */
 
-static int tail_is_ready(const struct wal_writer *writer) {
-    return writer->tail.file >= 0 && !writer->tail.needs_unseal;
-}
-
 static int fits_segment(const struct wal_writer *writer, uint64_t need) {
     uint64_t capacity = writer->tail.segment.header.segment_bytes;
     return writer->tail.offset + need + wal_index_reserve(writer, capacity) <= capacity;
@@ -34,7 +30,7 @@ static int fits_unsynced(const struct wal_writer *writer, uint64_t need) {
 }
 
 static int room_now(const struct wal_writer *writer, uint64_t need) {
-    return tail_is_ready(writer) && fits_segment(writer, need) && fits_unsynced(writer, need) &&
+    return wal_tail_is_live(writer) && fits_segment(writer, need) && fits_unsynced(writer, need) &&
            writer->tail.offset + need <= writer->tail.frontier;
 }
 
@@ -136,6 +132,8 @@ static int start_segment(struct wal_writer *writer, const struct wal_prepared *n
                          wal_error *error) {
     struct wal_tail *tail = &writer->tail;
     struct wal_disk_start start = start_of(writer);
+    assert(writer->flight.first == writer->flight.next || WAL_MUTANT(F8_ROTATE_NO_DRAIN));
+    writer->claim_lsn = writer->durable_lsn;
     tail->segment = next->segment;
     tail->file = next->file;
     tail->offset = WAL_FRAMES_OFFSET;
@@ -153,7 +151,8 @@ static int start_segment(struct wal_writer *writer, const struct wal_prepared *n
         .part_count = 1,
     };
     int result = wal_tail_put(writer, &body, error);
-    if (result < 0) return result;
+    if (result == -ENOMEM) result = wal_poison(writer, result, "out of memory", 0, error);
+    if (result < 0) return result; /* a tail without a START takes no frames */
     tail->segment.start = start;
     tail->segment.has_start = 1;
     tail->segment.start_crc = tail->previous_crc;
@@ -226,16 +225,18 @@ static int rotate(struct wal_writer *writer, uint64_t need, wal_error *error) {
     return result;
 }
 
-static int sync_slot(struct wal_writer *writer, wal_error *error) {
+/* The leader's: a sync of the tail's file that publishes nothing. */
+static int sync_file(struct wal_writer *writer, const char *failure, uint64_t offset,
+                     wal_error *error) {
     int file = writer->tail.file;
     pthread_mutex_unlock(&writer->mutex);
     int result = wal_io_sync(writer->io, file);
     pthread_mutex_lock(&writer->mutex);
-    if (result < 0) {
-        return wal_poison(writer, result, "syncing the end slot failed", WAL_END_SLOT_OFFSET,
-                          error);
-    }
-    return 0;
+    return result < 0 ? wal_poison(writer, result, failure, offset, error) : 0;
+}
+
+static int sync_slot(struct wal_writer *writer, wal_error *error) {
+    return sync_file(writer, "syncing the end slot failed", WAL_END_SLOT_OFFSET, error);
 }
 
 static int unseal(struct wal_writer *writer, wal_error *error) {
@@ -248,8 +249,9 @@ static int unseal(struct wal_writer *writer, wal_error *error) {
 
 int wal_seal(struct wal_writer *writer, wal_error *error) {
     if (writer->poisoned) return wal_tell_poison(writer, error);
-    if (!tail_is_ready(writer)) return 0; /* nothing was appended: what was sealed still is */
+    if (!wal_tail_is_live(writer)) return 0; /* nothing was appended: what was sealed still is */
     uint64_t index_offset = 0;
+    writer->claim_lsn = writer->durable_lsn;
     while (writer->tail.fill_claimed) wait_changed(writer);
     if (WAL_MUTANT(F9_SEAL_ONE_SYNC)) {
         int slot = wal_tail_write_slot(writer, 1, 0, 0, error);
@@ -295,7 +297,9 @@ static int fill_inline(struct wal_writer *writer, uint64_t need, wal_error *erro
                         "no space for the next record; free some space and append again");
     }
     if (result < 0) return wal_poison(writer, result, "zero-filling failed", from, error);
-    result = wal_sync_tail(writer, error);
+    /* Direct: the frames sync themselves, and only them. */
+    result = writer->direct ? sync_file(writer, "syncing zeros failed", from, error)
+                            : wal_sync_tail(writer, error);
     if (result == 0) tail->frontier = to;
     return result;
 }

@@ -3,13 +3,13 @@
  *
  * One mutex guards everything below but the leader's own I/O. Appends hold it while they reserve
  * offsets and hand their frames to the operating system, so writes are issued in order. Slow steps
- * (sync, rotate, un-seal, seal, trim) belong to the leader: whoever sets `leading` does one such
- * step with the mutex released during its I/O; all the others wait, and appends go on filling the
- * next group while the leader is at the device. Hence there is at most one sync of the tail at a
- * time, its result is published (or poisons) before the next begins, and durable_lsn only grows.
+ * (rotate, un-seal, seal, trim) belong to the leader: whoever sets `leading` does one such step with
+ * the mutex released during its I/O; all the others wait. A caller that must stay interruptible
+ * (Python's main thread) never leads: it posts the step to the committer thread and waits in slices.
  *
- * A caller that must stay interruptible (Python's main thread) never leads: it posts the step to
- * the committer thread and waits in slices.
+ * Commits are groups in flight (flight.h), begun under the mutex and waited for by anybody; appends
+ * go on filling the next group meanwhile. Hence there is at most one sync of the tail at a time, its
+ * result is published (or poisons) before the next begins, and durable_lsn only grows.
  *
  * The background thread prepares the next segment and zero-fills ahead, on descriptors of its own:
  * a writeback error is reported once per descriptor, so it cannot swallow what a commit must see.
@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "chain.h"
+#include "flight.h"
 #include "histogram.h"
 #include "index.h"
 #include "io.h"
@@ -36,6 +37,7 @@ enum {
     WAL_IDLE_MARK_MS = 20,
     WAL_SLICE_MS = 50,  /* how long an interruptible caller stays away from its signal handlers */
     WAL_RETRY_MS = 200, /* before the background tries again what failed */
+    WAL_RING_BYTES_MAX = 1 << 30,
 };
 
 enum wal_writer_state { WAL_WRITER_OPEN, WAL_WRITER_CLOSING, WAL_WRITER_CLOSED };
@@ -53,6 +55,8 @@ struct wal_tail {
     uint64_t unsynced_bytes;
     uint64_t index_offset; /* of the newest INDEX frame, 0: none */
     struct wal_index index;
+    struct wal_run run;  /* frames are being put together here; data NULL: they are not */
+    uint64_t run_offset; /* where in the segment it begins */
 };
 
 /* A segment made ready ahead of time. file < 0: none. */
@@ -73,7 +77,7 @@ struct wal_release {
     uint64_t successor_id; /* released when a sync of this segment (or a later one) succeeded */
 };
 
-enum wal_step { WAL_STEP_NONE, WAL_STEP_SYNC, WAL_STEP_ROOM, WAL_STEP_TRIM, WAL_STEP_SEAL };
+enum wal_step { WAL_STEP_NONE, WAL_STEP_ROOM, WAL_STEP_TRIM, WAL_STEP_SEAL };
 
 /* What an interruptible caller asked the committer to do. */
 struct wal_job {
@@ -88,6 +92,9 @@ struct wal_job {
 struct wal_writer {
     struct wal_io *io; /* owned */
     wal_options options;
+    wal_backend_info info; /* what the options came to; fixed once the writer is open */
+    int direct;            /* the tail's frames go past the page cache */
+    int links;             /* a write and its sync go down as one: there is a ring */
     char owner[WAL_OWNER_BYTES_MAX];
     uint64_t fork_generation;
     uint64_t test_counter; /* with test_seed: salts and clock readings so far */
@@ -107,6 +114,7 @@ struct wal_writer {
     uint64_t trim_lsn;
     uint64_t next_lsn;
     uint64_t durable_lsn;
+    uint64_t claim_lsn; /* durable when the call under way began: what its frames say of it */
     uint64_t synced_segment_id; /* the highest segment of which a sync succeeded */
     struct wal_segment *closed; /* the chain without the tail, oldest first */
     size_t closed_count;
@@ -115,6 +123,7 @@ struct wal_writer {
     int cut_newest;    /* it ended uncleanly: cut it to its end once its successor is durable */
     uint32_t closed_crc; /* header CRC of the last frame of the newest closed segment */
     struct wal_tail tail;
+    struct wal_flight flight;
 
     /* Background: preparation and space. */
     struct wal_prepared prepared;
@@ -175,6 +184,19 @@ int wal_adopt(struct wal_writer *writer, const struct wal_chain *chain, wal_erro
 void wal_release_files(struct wal_writer *writer);
 void wal_writer_destroy(struct wal_writer *writer);
 
+/* ---- backend.c ------------------------------------------------------------------------------- */
+
+/*
+ * Put the backend that options ask for around base (owned on success): a ring, or, where AUTO finds
+ * none, threads. options->backend becomes what it is.
+ */
+int wal_backend_choose(struct wal_io *base, wal_ring_options *options, struct wal_io **engine,
+                       wal_backend_info *info, wal_error *error);
+
+/* Once the writer is open: what it came to, buffers and direct I/O included. */
+void wal_backend_tell(struct wal_io *engine, const wal_backend_info *info,
+                      struct wal_writer *writer);
+
 /* ---- leader.c: all with the mutex held; they may release it in between ----------------------- */
 
 /*
@@ -189,6 +211,9 @@ int wal_wait(struct wal_writer *writer, struct wal_call *call);
 
 /* The leader's: make everything written to the tail durable, and publish it. */
 int wal_sync_tail(struct wal_writer *writer, wal_error *error);
+
+/* Anybody's: wait until lsn is durable, syncing where nobody does. */
+int wal_commit_until(struct wal_writer *writer, uint64_t lsn, struct wal_call *call);
 
 /* A write or sync failed: from now on every call gets this error. Returns WAL_E_POISONED. */
 int wal_poison(struct wal_writer *writer, int os_code, const char *what, uint64_t offset,
@@ -205,6 +230,16 @@ struct wal_frame_body {
     const struct iovec *parts;
     int part_count; /* at most 3 */
 };
+
+/* Can frames be put there, or does a segment have to be begun, or un-sealed, first? */
+int wal_tail_is_live(const struct wal_writer *writer);
+
+/*
+ * Put the next frames, of so many bytes together, into one run that goes down as one request. With
+ * direct I/O every frame is put so, and goes at the next PADDED one; else wal_tail_send sends them.
+ */
+int wal_tail_open_run(struct wal_writer *writer, uint64_t bytes);
+int wal_tail_send(struct wal_writer *writer, enum wal_io_kind kind, wal_error *error);
 
 int wal_tail_put(struct wal_writer *writer, const struct wal_frame_body *body, wal_error *error);
 int wal_tail_put_index(struct wal_writer *writer, uint64_t *index_offset, wal_error *error);
@@ -230,6 +265,9 @@ int wal_seal(struct wal_writer *writer, wal_error *error);
 
 /* How far ahead of offset the tail is to be zero-filled: a small log stays small. */
 uint64_t wal_fill_step_bytes(uint64_t offset);
+
+/* How the tail's file, and what will be the tail, is opened. */
+unsigned wal_tail_open_flags(const struct wal_writer *writer);
 
 /* Make a segment of this size ready. The mutex is released meanwhile; writer->preparing guards. */
 int wal_prepare(struct wal_writer *writer, uint64_t segment_bytes, struct wal_prepared *prepared,

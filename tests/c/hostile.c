@@ -107,9 +107,9 @@ static void view_newest(struct view *view, struct sim_disk *disk, struct hostile
 
 /* ---- logs to work on ------------------------------------------------------------------------- */
 
-static struct sim_disk *play(struct session *s, const char *script, uint32_t alignment) {
+static struct sim_disk *play(struct session *s, const char *script, enum session_mode mode) {
     struct sim_disk *disk = sim_new();
-    session_begin(s, disk, NULL, alignment, 7);
+    session_begin(s, disk, NULL, mode, 7);
     power_play(s, script);
     CHECK_STR(s->why, "");
     return disk;
@@ -129,7 +129,7 @@ void hostile_decode(struct hostile_result *result) {
     for (size_t i = 0; i < 6; i++) {
         struct session s;
         struct view view;
-        struct sim_disk *disk = play(&s, scripts[i % 3], i < 3 ? 8 : 4096);
+        struct sim_disk *disk = play(&s, scripts[i % 3], i < 3 ? SESSION_PLAIN : SESSION_STRICT);
         view_newest(&view, disk, result);
         result->frames += view.count;
         if (view.count < 2) violated(result, "the newest segment shows %zu frames", view.count);
@@ -245,7 +245,7 @@ static void forge_ends(const struct session *s, struct sim_disk *disk, const str
 void hostile_forge(struct hostile_result *result) {
     struct session s;
     struct view view;
-    struct sim_disk *disk = play(&s, "a10 c b600 c A33 c b9 c", 8);
+    struct sim_disk *disk = play(&s, "a10 c b600 c A33 c b9 c", SESSION_PLAIN);
     s.oracle.acked = 0; /* the forger may take everything away but must not add */
     view_newest(&view, disk, result);
     for (size_t i = 0; i < view.count; i++) {
@@ -260,7 +260,7 @@ void hostile_forge(struct hostile_result *result) {
 void hostile_flip(struct hostile_result *result) {
     struct session s;
     struct view view;
-    struct sim_disk *disk = play(&s, "a10 c b600 c A33 c g20 c x", 8);
+    struct sim_disk *disk = play(&s, "a10 c b600 c A33 c g20 c x", SESSION_PLAIN);
     view_newest(&view, disk, result);
     for (size_t i = 0; i < view.count; i++) {
         for (size_t bit = 0; bit < sizeof(struct wal_disk_frame) * 8; bit++) {
@@ -301,8 +301,8 @@ void hostile_lock(const char *directory, struct hostile_result *result) {
     char path[512];
     struct session first, second;
     snprintf(path, sizeof(path), "%s/locked", directory);
-    session_begin(&first, NULL, path, 8, 1);
-    session_begin(&second, NULL, path, 8, 2);
+    session_begin(&first, NULL, path, SESSION_PLAIN, 1);
+    session_begin(&second, NULL, path, SESSION_PLAIN, 2);
     CHECK_EQ(session_open(&first), 0);
     CHECK_EQ(session_append(&first, 10, 0), 0);
     int answer = session_open(&second);

@@ -59,7 +59,6 @@ static void cut(struct history *h) {
 /* The knobs of the disk that a new opening begins with. */
 static void set_knobs(struct history *h) {
     struct sim_disk *disk = h->session.disk;
-    disk->strict = h->session.options.commit_alignment == 4096;
     disk->short_every = below(h, 4) == 0 ? 2 + below(h, 9) : 0;
     disk->eintr_every = below(h, 4) == 0 ? 2 + below(h, 9) : 0;
     disk->sync_fail_in = 0;
@@ -148,7 +147,9 @@ static int step(struct history *h) {
     uint64_t kind = below(h, 100);
     if (kind < 22) return append(h);
     if (kind < 50) {
-        int result = batch(h, below(h, 3) == 0 ? WAL_ATOMIC : 0);
+        uint32_t flags = below(h, 3) == 0 ? WAL_ATOMIC : 0;
+        if (below(h, 2) == 0) return batch(h, flags | WAL_DURABLE);
+        int result = batch(h, flags);
         return result < 0 ? result : session_commit(s);
     }
     if (kind < 58) return batch(h, below(h, 3) == 0 ? WAL_ATOMIC : 0);
@@ -243,8 +244,7 @@ void model_history(uint64_t seed, struct model_result *result) {
     struct history h = {.result = result, .chance = seed};
     struct session *s = &h.session;
     struct oracle_found found;
-    const uint32_t alignments[2] = {8, 4096};
-    session_begin(s, sim_new(), NULL, alignments[below(&h, 2)], seed);
+    session_begin(s, sim_new(), NULL, (enum session_mode)below(&h, SESSION_MODES), seed);
     result->histories++;
     for (uint64_t rounds = 3 + below(&h, ROUNDS_MAX - 2); rounds > 0; rounds--) {
         if (!open_somehow(&h)) break;
@@ -252,8 +252,8 @@ void model_history(uint64_t seed, struct model_result *result) {
         if (s->why[0] != '\0') break;
         session_kill(s);
         if (below(&h, 10) < 3) {
-            s->options.commit_alignment = alignments[below(&h, 2)];
-            tell(&h, "alignment", s->options.commit_alignment);
+            session_set_mode(s, (enum session_mode)below(&h, SESSION_MODES));
+            tell(&h, session_mode_name(s->mode), 0);
         }
         if (!readable(s, &found)) break;
     }

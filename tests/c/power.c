@@ -17,7 +17,7 @@ struct power {
     const char *script;
     size_t step;
     size_t steps;
-    uint32_t alignment;
+    enum session_mode mode;
     struct sim_disk *disk; /* replayed up to here */
     struct oracle oracle;  /* likewise */
     struct sim_axis *axes;
@@ -83,8 +83,8 @@ static void violated(struct power *p, const char *where, const char *why) {
     if (result->violations++ > 0) return;
     result->states_at_first = result->states;
     int used = snprintf(result->first, sizeof(result->first),
-                        "\"%s\" (alignment %u), step %zu of %zu, %s: %s; choice", p->script,
-                        p->alignment, p->step, p->steps, where, why);
+                        "\"%s\" (%s), step %zu of %zu, %s: %s; choice", p->script,
+                        session_mode_name(p->mode), p->step, p->steps, where, why);
     for (size_t i = 0; i < p->axis_count && used < (int)sizeof(result->first) - 40; i++) {
         if (p->choice[i] == 0) continue;
         used += snprintf(result->first + used, sizeof(result->first) - (size_t)used, " %u/%u.%u=%u",
@@ -99,7 +99,7 @@ static int judge_writer(struct power *p, struct sim_disk *disk, const struct ora
                         const struct oracle_found *found, bool killed, char *why) {
     struct session s;
     const uint32_t lengths[3] = {30, 0, 600};
-    session_begin(&s, disk, NULL, p->alignment, check_random(&p->seed));
+    session_begin(&s, disk, NULL, p->mode, check_random(&p->seed));
     oracle_free(&s.oracle);
     oracle_copy(&s.oracle, oracle);
     if (!killed) s.oracle.handed = s.oracle.acked;
@@ -310,18 +310,18 @@ static void try_kill(struct power *p) {
 
 /* ---- one workload ---------------------------------------------------------------------------- */
 
-void power_script(struct power *p, const char *script, bool strict) {
+void power_script(struct power *p, const char *script, enum session_mode mode) {
     if (power_enough(p)) return;
     struct session s;
     struct sim_trace trace = {0};
     struct sim_disk *live = sim_new();
     p->script = script;
-    p->alignment = strict ? 4096 : 8;
+    p->mode = mode;
     p->step = p->steps = 0;
     p->axis_count = 0;
     p->result->workloads++;
     live->trace = &trace;
-    session_begin(&s, live, NULL, p->alignment, 1);
+    session_begin(&s, live, NULL, p->mode, 1);
     power_play(&s, script);
     if (s.why[0] != '\0') violated(p, "while it ran", s.why);
     p->steps = trace.count;

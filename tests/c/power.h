@@ -7,14 +7,14 @@
  *
  * Scripts: tokens of one letter and a number, blanks are ignored.
  *   aN  append N bytes              AN  the same, with the record's own CRC
- *   bN  append_batch of N, 1 and 0 bytes (what append_batched and flush_batch hand over)
- *   gN  an atomic batch of three records of N bytes
+ *   bN  append_batch of N, 1 and 0 bytes      BN  the same, durable (what flush_batch does)
+ *   gN  an atomic batch of three records of N bytes      GN  the same, durable
  *   f   fill: a record of 9000 bytes and a commit; three of them rotate the smallest segment
  *   c   commit (sync)               m   the background steps that are due
  *   tN  truncate_before so that the last N records stay      T   far ahead of the end
  *   x   close and open              k   the process dies; open
  *   r   reopen()                    e   the next sync with something to write fails with EIO
- *   s   strict sectors from the next opening on              n   not strict any more
+ *   n s u d  the mode from the next opening on: plain, strict, ring, direct (session.h)
  */
 #ifndef WALENGINE_TEST_POWER_H
 #define WALENGINE_TEST_POWER_H
@@ -29,6 +29,7 @@ struct power_options {
     uint64_t nested_every;  /* of how many states one has its own recovery cut at every I/O */
     uint64_t random_states; /* chosen at random where a step has too many to try them all */
     uint64_t subset_max;    /* there: how many prefixes, suffixes, ... of its sectors */
+    uint32_t modes;         /* bits of enum session_mode; 0: all */
     bool stop_at_first;     /* violation */
 };
 
@@ -51,7 +52,7 @@ struct power; /* power.c */
 void power_run(const struct power_options *options, struct power_result *result);
 
 /* Run one script; setup gives it a name in messages. */
-void power_script(struct power *power, const char *script, bool strict);
+void power_script(struct power *power, const char *script, enum session_mode mode);
 
 struct power *power_new(const struct power_options *options, struct power_result *result);
 void power_free(struct power *power);

@@ -19,7 +19,6 @@ static int restart(struct session *s, bool clean) {
     int result = 0;
     if (clean) result = session_close(s);
     if (!clean) session_kill(s);
-    if (s->disk != NULL) s->disk->strict = s->options.commit_alignment == 4096;
     if (result < 0) return result;
     return session_open(s);
 }
@@ -34,7 +33,9 @@ static int play_token(struct session *s, char letter, uint64_t number) {
         case 'a': return session_append(s, number, 0);
         case 'A': return session_append(s, number, WAL_RECORD_CRC);
         case 'b': return batch(s, (uint32_t)number, 0);
+        case 'B': return batch(s, (uint32_t)number, WAL_DURABLE);
         case 'g': return batch(s, (uint32_t)number, WAL_ATOMIC);
+        case 'G': return batch(s, (uint32_t)number, WAL_ATOMIC | WAL_DURABLE);
         case 'f': return fill(s);
         case 'c': return session_commit(s);
         case 'm': return session_maintain(s);
@@ -43,8 +44,10 @@ static int play_token(struct session *s, char letter, uint64_t number) {
         case 'x': return restart(s, true);
         case 'k': return restart(s, false);
         case 'r': return session_reopen(s);
-        case 's': s->options.commit_alignment = 4096; return 0;
-        case 'n': s->options.commit_alignment = 8; return 0;
+        case 'n': session_set_mode(s, SESSION_PLAIN); return 0;
+        case 's': session_set_mode(s, SESSION_STRICT); return 0;
+        case 'u': session_set_mode(s, SESSION_RING); return 0;
+        case 'd': session_set_mode(s, SESSION_DIRECT); return 0;
         case 'e':
             s->disk->sync_fail_in = 1;
             s->disk->sync_fail_dirty = 1;
@@ -94,7 +97,7 @@ void power_play(struct session *s, const char *script) {
 
 /* ---- all of them ----------------------------------------------------------------------------- */
 
-/* Longer stories, one idea each, the cheap ones first; each under both alignments. */
+/* Longer stories, one idea each, the cheap ones first; each in every mode. */
 static const char *const stories[] = {
     "a0 a1 a511 a512 a700 c a3 x a5 c",   /* sizes around a sector, un-synced runs */
     "b600 c b40 b40 c A33 b7 c x b9 c",   /* batches, records with their own CRC */
@@ -125,12 +128,20 @@ static const char *const stories[] = {
     "a10 c f f k f f k t1 k f f t1 k a10 c",
     "a10 c g600000 c k a10 c",             /* an atomic group over several frames */
     "a40000 c a10 c x a40000 a10 k a10 c", /* a record larger than a segment */
+    "b10 b600 b40 c b10 b10 b10 b10 c x",  /* groups in flight, as far as the mode has them */
+    "b10 b10 b10 k b10 b10 x b10 b10 r b9 c",
+    "B600 a10 B40 b7 B700 k B9 a1 c",       /* a write and its sync in one */
+    "b9000 b9000 b9000 b9000 c b9000 k B9", /* ... across a rotation */
+    "b10 b10 e b10 b10 c k b10 c",          /* one of several in flight fails */
+    "b30 g3000 b30 g600 b30 c G3000 b5 k G7",
+    "b10 c b20 b20 x d b20 b20 k u B20 b20 x s b9 k d b9 c", /* modes change between openings */
+    "f f m b2000 b2000 b2000 m b2000 t1 m f b2000 c",
 };
 
 /* Tokens of the bounded-exhaustive sequences. */
 static const char *const alphabet[] = {
-    "a0", "a1", "a700", "a40000", "b600 c", "g500",     "c",   "f f", "t1",
-    "t0", "x",  "k",    "m",      "r",      "e a800 c", "s x", "n k", "A3000",
+    "a0", "a1", "a700", "a40000",   "b600 c", "g500", "c",     "f f",     "t1",   "t0",  "x",
+    "k",  "m",  "r",    "e a800 c", "s x",    "n k",  "A3000", "b20 b20", "B600", "G40", "d k",
 };
 enum { LETTERS = sizeof(alphabet) / sizeof(alphabet[0]), BEFORE = 3 };
 
@@ -138,21 +149,32 @@ enum { LETTERS = sizeof(alphabet) / sizeof(alphabet[0]), BEFORE = 3 };
 static const char *const before[BEFORE] = {"", "a600 c a30", "f f m f t1 m a30"};
 
 static void sequence(struct power *power, const uint64_t *letters, int count, uint64_t start,
-                     bool strict) {
+                     enum session_mode mode) {
     char script[256];
     int used = snprintf(script, sizeof(script), "%s ", before[start % BEFORE]);
     for (int i = 0; i < count; i++) {
         used += snprintf(script + used, sizeof(script) - (size_t)used, "%s ", alphabet[letters[i]]);
     }
     snprintf(script + used, sizeof(script) - (size_t)used, "a40 c");
-    power_script(power, script, strict);
+    power_script(power, script, mode);
+}
+
+static bool wants(const struct power_options *options, int mode) {
+    return options->modes == 0 || (options->modes >> mode & 1) != 0;
+}
+
+static enum session_mode any_mode(const struct power_options *options, uint64_t number) {
+    int mode = (int)(number % SESSION_MODES);
+    while (!wants(options, mode)) mode = (mode + 1) % SESSION_MODES;
+    return (enum session_mode)mode;
 }
 
 void power_run(const struct power_options *options, struct power_result *result) {
     struct power *power = power_new(options, result);
     for (size_t i = 0; i < sizeof(stories) / sizeof(stories[0]); i++) {
-        power_script(power, stories[i], false);
-        power_script(power, stories[i], true);
+        for (int mode = 0; mode < SESSION_MODES; mode++) {
+            if (wants(options, mode)) power_script(power, stories[i], (enum session_mode)mode);
+        }
     }
     /* Every pair of tokens once, in an order that a seed shuffles, then triples at random. */
     uint64_t seed = options->seed;
@@ -161,13 +183,14 @@ void power_run(const struct power_options *options, struct power_result *result)
     for (uint64_t i = 0; i < pairs && !power_enough(power); i++) {
         uint64_t pair = i * step % pairs;
         const uint64_t letters[2] = {pair / LETTERS, pair % LETTERS};
-        sequence(power, letters, 2, i, (i & 1) != 0);
+        sequence(power, letters, 2, i, any_mode(options, i));
     }
     uint64_t triples = (uint64_t)(options->scale * 400.0);
     for (uint64_t i = 0; i < triples && !power_enough(power); i++) {
         const uint64_t letters[3] = {check_below(&seed, LETTERS), check_below(&seed, LETTERS),
                                      check_below(&seed, LETTERS)};
-        sequence(power, letters, 3, check_below(&seed, BEFORE), check_below(&seed, 2) == 1);
+        uint64_t start = check_below(&seed, BEFORE);
+        sequence(power, letters, 3, start, any_mode(options, check_below(&seed, SESSION_MODES)));
     }
     power_free(power);
 }

@@ -14,18 +14,48 @@ static void violation(struct session *s, const char *text, uint64_t a, uint64_t 
     oracle_say(s->why, "%s (%" PRIu64 ", %" PRIu64 ")", text, a, b);
 }
 
-void session_begin(struct session *s, struct sim_disk *disk, const char *path, uint32_t alignment,
-                   uint64_t seed) {
+void session_set_mode(struct session *s, enum session_mode mode) {
+    bool is_ring = mode == SESSION_RING || mode == SESSION_DIRECT;
+    s->mode = mode;
+    s->options.commit_alignment = mode == SESSION_STRICT || mode == SESSION_DIRECT ? 4096 : 8;
+    s->options.ring = (wal_ring_options){
+        .backend = is_ring ? WAL_BACKEND_IO_URING : WAL_BACKEND_PWRITE,
+        .provider = WAL_RING_BUILTIN,
+        .sq_entries = 64,
+        .max_inflight = 6,
+        .direct_io = mode == SESSION_DIRECT,
+        .registered_buffers = 5,
+        .buffer_bytes = 8192,
+    };
+}
+
+/* What the machine has to know before a process of this mode begins. */
+static void tell_disk(struct session *s) {
+    if (s->disk == NULL) return;
+    s->disk->strict = s->options.commit_alignment == 4096;
+#ifdef SIM_HAS_ASYNC
+    s->disk->async = s->mode == SESSION_RING || s->mode == SESSION_DIRECT;
+    s->disk->async_seed = check_random(&s->seed) | 1;
+#endif
+}
+
+const char *session_mode_name(enum session_mode mode) {
+    static const char *const names[] = {"plain", "strict", "ring", "direct"};
+    return names[mode];
+}
+
+void session_begin(struct session *s, struct sim_disk *disk, const char *path,
+                   enum session_mode mode, uint64_t seed) {
     *s = (struct session){.disk = disk, .path = path, .seed = seed};
     oracle_init(&s->oracle);
     s->options = (wal_options){
         .segment_bytes = 32768,
         .record_bytes_max = 4u << 20,
         .unsynced_bytes_max = 64u << 20,
-        .commit_alignment = alignment,
         .flags = WAL_CREATE | WAL_NO_THREADS,
     };
-    if (disk != NULL) disk->strict = alignment == 4096;
+    session_set_mode(s, mode);
+    if (disk != NULL) disk->strict = s->options.commit_alignment == 4096;
 }
 
 void session_end(struct session *s) {
@@ -122,6 +152,7 @@ int session_open(struct session *s) {
     s->options.test_seed = check_random(&seed) | 1;
     s->error = (wal_error){0};
     int result;
+    tell_disk(s);
     if (s->disk == NULL) {
         result = wal_writer_open(s->path, &s->options, &s->writer, &s->report, &s->error);
     } else {
@@ -219,7 +250,12 @@ int session_batch(struct session *s, const uint32_t *lengths, uint32_t count, ui
     if (result < 0) return result;
     if (first != due) violation(s, "I2: a batch begins at another LSN than due", first, due);
     if (taken != count) violation(s, "I2: a batch succeeded and was not taken", taken, count);
-    mark(s, ORACLE_HANDED, due + count - 1, 0, 0, 0);
+    if ((flags & WAL_DURABLE) != 0) {
+        mark(s, ORACLE_ACK, due + count - 1, 0, 0, 0);
+        observe(s, result);
+    }
+    /* Direct groups in flight are promised to nobody yet, not even across a kill. */
+    if (s->mode != SESSION_DIRECT) mark(s, ORACLE_HANDED, due + count - 1, 0, 0, 0);
     return result;
 }
 

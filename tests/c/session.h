@@ -14,6 +14,15 @@
 
 enum { SESSION_BATCH_MAX = 64 };
 
+/* How the writer goes to the disk. */
+enum session_mode {
+    SESSION_PLAIN,  /* pwrite and fdatasync, commits aligned to 8 */
+    SESSION_STRICT, /* ... to 4096 */
+    SESSION_RING,   /* requests that finish when and in what order they like; linked writes */
+    SESSION_DIRECT, /* the same, past the page cache: groups in flight that sync themselves */
+    SESSION_MODES
+};
+
 struct session {
     struct sim_disk *disk; /* NULL: the real directory at path */
     const char *path;
@@ -27,13 +36,16 @@ struct session {
     bool poisoned;
     uint64_t sync_failures; /* of the disk, as far as they were told to the oracle */
     bool through_faults;    /* wrap the disk into the fault injector */
+    enum session_mode mode; /* from the next opening on */
     uint64_t seed;
     uint64_t openings;
     char why[ORACLE_WHY_BYTES]; /* "": no violation */
 };
 
 void session_begin(struct session *session, struct sim_disk *disk, const char *path,
-                   uint32_t alignment, uint64_t seed);
+                   enum session_mode mode, uint64_t seed);
+void session_set_mode(struct session *session, enum session_mode mode);
+const char *session_mode_name(enum session_mode mode);
 void session_end(struct session *session); /* kills what is still open */
 
 /* All return the call's result; < 0 leaves it in session->failed as well. */

@@ -39,7 +39,7 @@ static int read_all(const struct session *s, bool verify, uint64_t *records) {
 static void readers(void) {
     struct session s;
     uint64_t cases = 0;
-    session_begin(&s, sim_new(), NULL, 8, 3);
+    session_begin(&s, sim_new(), NULL, SESSION_PLAIN, 3);
     CHECK_EQ(session_open(&s), 0);
     for (int i = 0; i < 9; i++) CHECK_EQ(session_append(&s, 9000, 0), 0);
     CHECK_EQ(session_close(&s), 0);
