@@ -322,6 +322,7 @@ static void a_commit_waits_for_the_fillers_sync(void) {
     real_sync = slow_ops.sync;
     slow_ops.sync = sync_by_thread;
     io->ops = &slow_ops;
+    CHECK_EQ(wal_io_worker_wrap(io, &io), 0); /* as every log that is opened by its path */
     succeeds(wal_writer_open_io(io, &how, &writer, &report, &error), "open");
     append(writer, 1000, 1);
     commit(writer);
