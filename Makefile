@@ -55,7 +55,7 @@ demo: .venv/installed ## Install into .venv and watch a log survive SIGKILL (abo
 .venv/installed: pyproject.toml setup.py $(CORE) $(HEADERS) $(PACKAGE)
 	$(call make-environment,.venv)
 	@rm -rf build/lib* build/bdist*  # or setuptools packs modules that are gone
-	.venv/bin/python -m pip install --quiet .
+	.venv/bin/python -m pip install --quiet '.[liburing]'
 	@touch $@
 
 # A fresh venv may bring a pip that knows no --group.
@@ -91,7 +91,7 @@ soak: ## Run every test with counts raised by SOAK_SCALE
 	@touch $@
 
 .venv-test/core: .venv-test/environment setup.py walengine/_cffi_build.py $(CORE) $(HEADERS)
-	.venv-test/bin/python -m pip install --quiet --no-build-isolation --editable .
+	.venv-test/bin/python -m pip install --quiet --no-build-isolation --editable '.[liburing]'
 	@touch $@
 
 .PHONY: test-deps

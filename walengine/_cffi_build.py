@@ -6,6 +6,7 @@ no second copy of the C API that could differ, and the C compiler checks each ag
 
 import os
 import re
+import sys
 from pathlib import Path
 
 from cffi import FFI
@@ -17,6 +18,8 @@ CSRC = ROOT / "csrc"
 # define NDEBUG).
 COMPILE_FLAGS = ["-std=gnu11", "-O2", "-UNDEBUG", "-fvisibility=hidden", "-pthread"]
 LINK_FLAGS = ["-pthread"]
+# dlopen is in a library of its own before glibc 2.34; later ones have an empty one for us.
+LIBRARIES = ["dl"] if sys.platform.startswith("linux") else []
 # A sanitized extension needs the sanitizer's runtime in the interpreter too (LD_PRELOAD).
 SANITIZE_FLAGS = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g"]
 
@@ -43,6 +46,7 @@ def builder() -> FFI:
         sources=relative("*.c"),
         depends=relative("*.h"),
         include_dirs=["csrc"],
+        libraries=LIBRARIES,
         extra_compile_args=COMPILE_FLAGS + sanitize,
         extra_link_args=LINK_FLAGS + sanitize,
     )
