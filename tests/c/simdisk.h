@@ -32,6 +32,24 @@
  *     cache keeps the newest content and calls it clean. Every other descriptor open then gets
  *     the same error once, from its own next sync; after that syncs succeed and change nothing.
  *     Only uncached reads show the device.
+ *
+ * Requests (sim_disk.async; else io.c does them in place)
+ *   - A request's write reaches the cache in one piece or in several, at moments between submit and
+ *     completion that the seed chooses; until then it is nowhere, and a process that dies before it
+ *     has begun takes it along. (A ring cancels what it has not begun; what the kernel began is
+ *     dirty in the cache, or on its way to the device, and stays.) Nobody else's sync covers it
+ *     before it has completed, though a cut may show any subset of its sectors.
+ *   - A sync, by request or by verb, covers the writes that had returned when it was asked for: of
+ *     each sector the newest such version becomes the synced one, and versions of later or
+ *     unfinished writes stay open above it. Content that the medium holds is never lost to a
+ *     version older than that. A WRITE_SYNC's covers its own write too.
+ *   - A WRITE_DURABLE makes durable its own sectors and nothing else: no other write's, and not
+ *     the file's size.
+ *   - A failing completion is -EIO. A WRITE_DURABLE's leaves a mix on its own sectors, and no other
+ *     descriptor hears of it; any other is a failed sync as above, but for sectors on which another
+ *     request is still at work.
+ *   - The data of a request must not change, and its file not be closed, while it is in flight:
+ *     both are checked.
  */
 #ifndef WALENGINE_TEST_SIMDISK_H
 #define WALENGINE_TEST_SIMDISK_H
@@ -49,6 +67,7 @@ enum {
     SIM_NAME_OPS_MAX = 64,
     SIM_NAME_BYTES = 64,
     SIM_EVENTS_MAX = 1 << 18, /* in one trace */
+    SIM_REQUESTS_MAX = 64,    /* in flight, then -EBUSY */
 };
 
 enum sim_kind {
@@ -61,7 +80,9 @@ enum sim_kind {
     SIM_TRUNCATE,
     SIM_ALLOCATE,
     SIM_SYNC_DIR,
-    SIM_MARK, /* put in by the workload: an append, an acknowledgement, a trim, ... */
+    SIM_SYNC_RANGE, /* a WRITE_DURABLE has completed */
+    SIM_RETURNED,   /* what a dropped request wrote is now a write like any other */
+    SIM_MARK,       /* put in by the workload: an append, an acknowledgement, a trim, ... */
 };
 
 /* What a mark means is the workload's business (oracle.h). */
@@ -73,10 +94,12 @@ struct sim_mark {
 struct sim_event {
     enum sim_kind kind;
     uint32_t inode;
-    uint64_t offset; /* of a write; the new size of truncate and allocate */
+    uint64_t offset; /* of a write or its request; the new size of truncate and allocate */
     uint64_t bytes;
-    uint8_t *data; /* of a write, owned by the trace; NULL: zeros */
-    uint64_t seed; /* of a failed sync: which mix */
+    uint32_t covers;  /* of a sync: the stamp up to which writes become durable */
+    uint32_t request; /* whose write or completion it is; 0: nobody's */
+    uint8_t *data;    /* of a write, owned by the trace; NULL: zeros */
+    uint64_t seed;    /* of a failed sync: which mix */
     bool strict;
     char from[SIM_NAME_BYTES]; /* create, rename, unlink */
     char to[SIM_NAME_BYTES];   /* rename */
@@ -89,11 +112,24 @@ struct sim_trace {
     size_t capacity;
 };
 
+/*
+ * When a write returned: the number of its event. While the request that it belongs to is in flight
+ * it is that request's id instead, which is greater than all of them.
+ */
+enum { SIM_STAMP_MAX = INT32_MAX };
+
 /* A sector whose device content may differ from the cache: data holds count + 1 sectors. */
 struct sim_sector {
     uint32_t count; /* versions written since the last sync; 0: the cache lies */
     uint32_t capacity;
-    uint8_t *data; /* [0] what is synced, [1 .. count] the versions, oldest first */
+    uint8_t *data;    /* [0] what is synced, [1 .. count] the versions, oldest first */
+    uint32_t *stamps; /* of the versions, [0] unused; in the allocation of data */
+};
+
+/* When a sector was written, also where that made no new version. */
+struct sim_written {
+    uint32_t last;
+    uint32_t bytes; /* with SIM_BYTES: the first of those writes */
 };
 
 enum sim_flag {
@@ -110,10 +146,12 @@ struct sim_file {
     uint64_t bytes;         /* as the cache sees it */
     uint64_t durable_bytes; /* synced size */
     uint64_t *sizes;        /* un-synced sizes since, oldest first */
+    uint32_t *size_stamps;
     size_t size_count;
     uint64_t capacity; /* of the arrays below, in bytes of file */
     uint8_t *cache;
     uint8_t *flags;              /* per sector, enum sim_flag */
+    struct sim_written *written; /* per sector */
     struct sim_sector **pending; /* per sector, NULL where clean */
     size_t pending_count;
 };
@@ -152,7 +190,11 @@ struct sim_disk {
     size_t op_count;
     struct sim_open open[SIM_OPEN_MAX];
     const void *lock_owner;
-    struct sim_trace *trace; /* NULL: not recorded; never owned */
+    struct sim_trace *trace;                        /* NULL: not recorded; never owned */
+    uint32_t stamp;                                 /* of the latest event */
+    uint32_t request_last;                          /* id */
+    struct sim_request *requests[SIM_REQUESTS_MAX]; /* in flight, in order of submission */
+    size_t request_count;
 
     /* Knobs of the workload. */
     bool strict;              /* writes from now on may become garbage until synced */
@@ -164,6 +206,9 @@ struct sim_disk {
     uint64_t short_in;        /* the nth write from now is short, once; 0: none */
     bool short_by_one;        /* by one byte then, else by half */
     uint64_t eintr_every;     /* every nth read or write is interrupted before it begins */
+    bool async;               /* sim_io offers requests from now on */
+    uint64_t async_seed;      /* chooses when and in which order things happen to them */
+    uint32_t async_hold;      /* a reap may leave so many in flight, and come late; 0: none */
     uint64_t cut_at;          /* every verb from this event on fails with EIO: a cut in mid-call */
     uint64_t events;          /* how many were applied */
     uint64_t calls;           /* reads and writes, for the two above */
@@ -175,13 +220,16 @@ struct sim_disk {
 struct sim_disk *sim_new(void);
 void sim_free(struct sim_disk *disk);
 
-/* A copy of everything but open files, lock, knobs and trace. */
+/*
+ * A copy of everything but open files, lock, knobs (strict excepted) and trace; so its processes have
+ * died, and requests in flight with them.
+ */
 struct sim_disk *sim_copy(const struct sim_disk *disk);
 
 /* A directory handle for the core; freed by its destroy verb. The disk outlives it. */
 struct wal_io *sim_io(struct sim_disk *disk);
 
-/* What the kernel does at a process's death: its files are closed, its lock let go. */
+/* What the kernel does at a process's death: its files are closed, its lock and requests let go. */
 void sim_kill(struct sim_disk *disk);
 
 /* Redo one event of a trace on a disk made from the same beginning. */
@@ -244,6 +292,19 @@ uint64_t sim_cut_hash(const struct sim_disk *disk, const uint64_t *files,
                       uint64_t garbage_seed);
 
 /* ---- shared by simdisk*.c -------------------------------------------------------------------- */
+
+/* simdisk_async.c: the verbs, and the end of io's requests (NULL: of all). */
+int sim_submit(struct wal_io *io, const struct wal_io_request *request);
+int sim_reap(struct wal_io *io, struct wal_io_completion *completions, int max, int64_t wait_ns,
+             unsigned flags);
+int sim_register_buffers(struct wal_io *io, void *memory, size_t bytes, unsigned count);
+void sim_drop_requests(struct sim_disk *disk, const struct wal_io *io);
+bool sim_has_request(const struct sim_disk *disk, int file);
+
+struct sim_disk *sim_disk_of(struct wal_io *io);
+bool sim_off(const struct sim_disk *disk);
+bool sim_space_for(const struct sim_disk *disk, uint64_t more);
+bool sim_sync_fails(struct sim_disk *disk, bool dirty); /* the next one, and now? */
 
 void sim_axis_options(const struct sim_disk *disk, const struct sim_file *file,
                       struct sim_axis *axis);

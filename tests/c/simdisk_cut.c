@@ -155,6 +155,7 @@ struct sim_disk *sim_cut(const struct sim_disk *disk, const struct sim_axis *axe
     names_after(disk, names_choice(axes, choice, count), &after->names);
     after->durable_names = after->names;
     after->inode_next = disk->inode_next;
+    after->stamp = disk->stamp;
     after->strict = disk->strict;
     for (size_t f = 0; f < disk->file_count; f++) {
         bool kept = false;

@@ -9,10 +9,10 @@ struct sim_handle {
     struct sim_disk *disk;
 };
 
-static struct sim_disk *disk_of(struct wal_io *io) { return ((struct sim_handle *)io)->disk; }
+struct sim_disk *sim_disk_of(struct wal_io *io) { return ((struct sim_handle *)io)->disk; }
 
 /* The power is off: nothing can change any more, and the workload unwinds. */
-static bool off(const struct sim_disk *disk) {
+bool sim_off(const struct sim_disk *disk) {
     return disk->cut_at != 0 && disk->events >= disk->cut_at;
 }
 
@@ -26,7 +26,7 @@ static struct sim_file *open_file(struct sim_disk *disk, int file) {
 }
 
 /* A file system counts whole files; what unlinked names still hold counts until they close. */
-static bool space_for(const struct sim_disk *disk, uint64_t more) {
+bool sim_space_for(const struct sim_disk *disk, uint64_t more) {
     if (disk->space_max == 0) return true;
     uint64_t used = 0;
     for (size_t i = 0; i < disk->file_count; i++) {
@@ -41,8 +41,8 @@ static bool space_for(const struct sim_disk *disk, uint64_t more) {
 }
 
 static int verb_open(struct wal_io *io, const char *name, unsigned flags) {
-    struct sim_disk *disk = disk_of(io);
-    if (off(disk)) return -EIO;
+    struct sim_disk *disk = sim_disk_of(io);
+    if (sim_off(disk)) return -EIO;
     CHECK(strlen(name) < SIM_NAME_BYTES && strchr(name, '/') == NULL);
     uint32_t inode = sim_lookup(disk, name);
     if (inode == 0 && (flags & WAL_IO_CREATE) == 0) return -ENOENT;
@@ -65,17 +65,18 @@ static int verb_open(struct wal_io *io, const char *name, unsigned flags) {
 }
 
 static int verb_close(struct wal_io *io, int file) {
-    struct sim_disk *disk = disk_of(io);
+    struct sim_disk *disk = sim_disk_of(io);
     struct sim_open *slot = slot_of(disk, file);
     CHECK(slot->owner == io);
+    CHECK(sim_off(disk) || !sim_has_request(disk, file)); /* it would go on in another file */
     sim_file(disk, slot->inode)->opens--;
     slot->inode = 0;
     return 0;
 }
 
 static int verb_stat(struct wal_io *io, int file, struct wal_io_stat *stat) {
-    struct sim_disk *disk = disk_of(io);
-    if (off(disk)) return -EIO;
+    struct sim_disk *disk = sim_disk_of(io);
+    if (sim_off(disk)) return -EIO;
     const struct sim_file *found = open_file(disk, file);
     *stat = (struct wal_io_stat){
         .bytes = found->bytes, .inode = found->inode, .is_regular = 1, .is_ours = 1};
@@ -101,8 +102,8 @@ static void read_sectors(const struct sim_file *file, uint64_t offset, uint8_t *
 }
 
 static int64_t verb_read(struct wal_io *io, int file, uint64_t offset, void *data, size_t bytes) {
-    struct sim_disk *disk = disk_of(io);
-    if (off(disk)) return -EIO;
+    struct sim_disk *disk = sim_disk_of(io);
+    if (sim_off(disk)) return -EIO;
     disk->calls++;
     if (disk->eintr_every != 0 && disk->calls % disk->eintr_every == 0) return -EINTR;
     const struct sim_open *slot = slot_of(disk, file);
@@ -123,8 +124,8 @@ static size_t shortened(struct sim_disk *disk, size_t bytes) {
 
 static int64_t verb_write(struct wal_io *io, int file, uint64_t offset, const struct iovec *parts,
                           int count) {
-    struct sim_disk *disk = disk_of(io);
-    if (off(disk)) return -EIO;
+    struct sim_disk *disk = sim_disk_of(io);
+    if (sim_off(disk)) return -EIO;
     disk->calls++;
     if (disk->eintr_every != 0 && disk->calls % disk->eintr_every == 0) return -EINTR;
     const struct sim_open *slot = slot_of(disk, file);
@@ -141,7 +142,7 @@ static int64_t verb_write(struct wal_io *io, int file, uint64_t offset, const st
         filled += parts[i].iov_len;
     }
     bytes = shortened(disk, bytes);
-    if (offset + bytes > found->bytes && !space_for(disk, offset + bytes - found->bytes)) {
+    if (offset + bytes > found->bytes && !sim_space_for(disk, offset + bytes - found->bytes)) {
         free(data);
         return -ENOSPC;
     }
@@ -157,14 +158,18 @@ static int64_t verb_write(struct wal_io *io, int file, uint64_t offset, const st
     return (int64_t)bytes;
 }
 
+bool sim_sync_fails(struct sim_disk *disk, bool dirty) {
+    bool counts = disk->sync_fail_dirty == 0 || dirty;
+    return disk->sync_fail_in != 0 && counts && --disk->sync_fail_in == 0;
+}
+
 static int verb_sync(struct wal_io *io, int file) {
-    struct sim_disk *disk = disk_of(io);
-    if (off(disk)) return -EIO;
+    struct sim_disk *disk = sim_disk_of(io);
+    if (sim_off(disk)) return -EIO;
     struct sim_open *slot = slot_of(disk, file);
     struct sim_file *found = sim_file(disk, slot->inode);
-    struct sim_event event = {.kind = SIM_SYNC, .inode = found->inode};
-    bool counts = disk->sync_fail_dirty == 0 || found->pending_count > 0;
-    if (disk->sync_fail_in != 0 && counts && --disk->sync_fail_in == 0) {
+    struct sim_event event = {.kind = SIM_SYNC, .inode = found->inode, .covers = disk->stamp};
+    if (sim_sync_fails(disk, found->pending_count > 0)) {
         event.kind = SIM_SYNC_FAILED;
         event.seed = disk->sync_fail_seed;
         found->errors++;
@@ -177,10 +182,10 @@ static int verb_sync(struct wal_io *io, int file) {
 }
 
 static int resize(struct wal_io *io, int file, uint64_t bytes, enum sim_kind kind) {
-    struct sim_disk *disk = disk_of(io);
-    if (off(disk)) return -EIO;
+    struct sim_disk *disk = sim_disk_of(io);
+    if (sim_off(disk)) return -EIO;
     const struct sim_file *found = open_file(disk, file);
-    if (bytes > found->bytes && !space_for(disk, bytes - found->bytes)) return -ENOSPC;
+    if (bytes > found->bytes && !sim_space_for(disk, bytes - found->bytes)) return -ENOSPC;
     struct sim_event event = {.kind = kind, .inode = found->inode, .offset = bytes};
     sim_record(disk, &event);
     return 0;
@@ -198,8 +203,8 @@ static int verb_truncate(struct wal_io *io, int file, uint64_t bytes) {
 static int64_t verb_next_data(struct wal_io *io, int file, uint64_t offset, uint64_t *end) {
     *end = UINT64_MAX;
     static const uint8_t zeros[SIM_SECTOR_BYTES];
-    struct sim_disk *disk = disk_of(io);
-    if (off(disk)) return -EIO;
+    struct sim_disk *disk = sim_disk_of(io);
+    if (sim_off(disk)) return -EIO;
     const struct sim_file *found = open_file(disk, file);
     for (uint64_t at = offset; at < found->bytes;
          at = (at / SIM_SECTOR_BYTES + 1) * SIM_SECTOR_BYTES) {
@@ -213,8 +218,8 @@ static int64_t verb_next_data(struct wal_io *io, int file, uint64_t offset, uint
 }
 
 static int verb_rename(struct wal_io *io, const char *from, const char *to) {
-    struct sim_disk *disk = disk_of(io);
-    if (off(disk)) return -EIO;
+    struct sim_disk *disk = sim_disk_of(io);
+    if (sim_off(disk)) return -EIO;
     uint32_t inode = sim_lookup(disk, from);
     if (inode == 0) return -ENOENT;
     if (sim_lookup(disk, to) != 0) return -EEXIST;
@@ -226,8 +231,8 @@ static int verb_rename(struct wal_io *io, const char *from, const char *to) {
 }
 
 static int verb_unlink(struct wal_io *io, const char *name) {
-    struct sim_disk *disk = disk_of(io);
-    if (off(disk)) return -EIO;
+    struct sim_disk *disk = sim_disk_of(io);
+    if (sim_off(disk)) return -EIO;
     uint32_t inode = sim_lookup(disk, name);
     if (inode == 0) return -ENOENT;
     struct sim_event event = {.kind = SIM_UNLINK, .inode = inode};
@@ -237,16 +242,16 @@ static int verb_unlink(struct wal_io *io, const char *name) {
 }
 
 static int verb_sync_dir(struct wal_io *io) {
-    struct sim_disk *disk = disk_of(io);
-    if (off(disk)) return -EIO;
+    struct sim_disk *disk = sim_disk_of(io);
+    if (sim_off(disk)) return -EIO;
     struct sim_event event = {.kind = SIM_SYNC_DIR};
     sim_record(disk, &event);
     return 0;
 }
 
 static int verb_list(struct wal_io *io, struct wal_io_name **names, size_t *count) {
-    struct sim_disk *disk = disk_of(io);
-    if (off(disk)) return -EIO;
+    struct sim_disk *disk = sim_disk_of(io);
+    if (sim_off(disk)) return -EIO;
     *count = 0;
     *names = wal_calloc(disk->names.count + 1, sizeof(**names));
     if (*names == NULL) return -ENOMEM;
@@ -259,8 +264,8 @@ static int verb_list(struct wal_io *io, struct wal_io_name **names, size_t *coun
 }
 
 static int verb_lock(struct wal_io *io, int64_t *holder_pid) {
-    struct sim_disk *disk = disk_of(io);
-    if (off(disk)) return -EIO;
+    struct sim_disk *disk = sim_disk_of(io);
+    if (sim_off(disk)) return -EIO;
     if (disk->lock_owner != NULL && disk->lock_owner != io) {
         *holder_pid = 0;
         return -EWOULDBLOCK;
@@ -270,7 +275,8 @@ static int verb_lock(struct wal_io *io, int64_t *holder_pid) {
 }
 
 static void verb_destroy(struct wal_io *io) {
-    struct sim_disk *disk = disk_of(io);
+    struct sim_disk *disk = sim_disk_of(io);
+    sim_drop_requests(disk, io);
     for (size_t i = 0; i < SIM_OPEN_MAX; i++) {
         if (disk->open[i].inode != 0 && disk->open[i].owner == io) verb_close(io, (int)i);
     }
@@ -278,28 +284,20 @@ static void verb_destroy(struct wal_io *io) {
     free(io);
 }
 
-static const struct wal_io_ops verbs = {
-    .open = verb_open,
-    .close = verb_close,
-    .stat = verb_stat,
-    .read = verb_read,
-    .write = verb_write,
-    .sync = verb_sync,
-    .allocate = verb_allocate,
-    .truncate = verb_truncate,
-    .next_data = verb_next_data,
-    .rename = verb_rename,
-    .unlink = verb_unlink,
-    .sync_dir = verb_sync_dir,
-    .list = verb_list,
-    .lock = verb_lock,
-    .destroy = verb_destroy,
-};
+#define VERBS                                                                                     \
+    .open = verb_open, .close = verb_close, .stat = verb_stat, .read = verb_read,                 \
+    .write = verb_write, .sync = verb_sync, .allocate = verb_allocate, .truncate = verb_truncate, \
+    .next_data = verb_next_data, .rename = verb_rename, .unlink = verb_unlink,                    \
+    .sync_dir = verb_sync_dir, .list = verb_list, .lock = verb_lock, .destroy = verb_destroy
+
+static const struct wal_io_ops blocking = {VERBS};
+static const struct wal_io_ops async = {VERBS, .submit = sim_submit, .reap = sim_reap,
+                                        .register_buffers = sim_register_buffers};
 
 struct wal_io *sim_io(struct sim_disk *disk) {
     struct sim_handle *handle = calloc(1, sizeof(*handle));
     CHECK(handle != NULL);
-    handle->io.ops = &verbs;
+    handle->io.ops = disk->async ? &async : &blocking;
     handle->disk = disk;
     return &handle->io;
 }
