@@ -6,7 +6,15 @@ import dataclasses
 
 import pytest
 
-from walengine import IoUringConfig, PortableWalWriter, RecoveryMode, WalConfig, WalError
+from walengine import (
+    IoUringConfig,
+    PortableWalWriter,
+    RecoveryMode,
+    WalConfig,
+    WalError,
+    io_uring_status,
+    is_io_uring_available,
+)
 
 MIB = 1 << 20
 
@@ -168,10 +176,14 @@ def test_what_is_no_configuration_is_refused(tmp_path, config):
         PortableWalWriter(tmp_path / "log", config)
 
 
-@pytest.mark.parametrize("backend", ["auto", "pwrite"])
-def test_the_backend_of_this_build(tmp_path, backend):
-    with PortableWalWriter(tmp_path / "log", WalConfig(backend=backend)) as wal:
+def test_pwrite_is_what_was_asked_for(tmp_path):
+    with PortableWalWriter(tmp_path / "log", WalConfig(backend="pwrite")) as wal:
         assert wal.backend == "pwrite"
+
+
+def test_auto_is_io_uring_where_that_works(tmp_path):
+    with PortableWalWriter(tmp_path / "log", WalConfig(backend="auto")) as wal:
+        assert wal.backend == ("io_uring" if is_io_uring_available() else "pwrite")
 
 
 def test_the_environment_overrides_the_backend(tmp_path, monkeypatch):
@@ -190,3 +202,10 @@ def test_an_unknown_override_is_named(tmp_path, monkeypatch, name):
     monkeypatch.setenv(name, "bogus")
     with pytest.raises(WalError, match=f"{name}.*bogus"):
         PortableWalWriter(tmp_path / "log")
+
+
+@pytest.mark.parametrize("call", [io_uring_status, is_io_uring_available])
+def test_an_unknown_override_is_named_by_the_status_too(monkeypatch, call):
+    monkeypatch.setenv("WALENGINE_RING", "bogus")
+    with pytest.raises(WalError, match="WALENGINE_RING.*bogus"):
+        call()

@@ -64,7 +64,7 @@ class BackendInfo:
         registered_buffers: Buffers pinned for the kernel; 0: plain memory.
         registered_files: Files that the ring knows; 0: none.
         fallbacks: Names of what was asked for and is not in use.
-        reason: Those in words, one clause each, parted by semicolons.
+        reason: Those in words, with what to do about them.
         errno: Of the first of them that has one.
     """
 
@@ -134,6 +134,10 @@ def probe(config: IoUringConfig, provider: str) -> BackendInfo:
         backend="pwrite",
         ring=None,
         ring_version=None,
+        sq_entries=0,
+        kernel_poll=False,
+        registered_buffers=0,
+        registered_files=0,
         reason=text_of(error.message) or found.reason or text_of(lib.wal_status_text(code)),
         errno=number or found.errno,
     )

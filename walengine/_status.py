@@ -73,18 +73,6 @@ _OS_HINTS = {
     errno.ELOOP: "Give the path of the directory itself instead of a symbolic link",
 }
 
-_RING_HINTS = {
-    errno.EPERM: "Allow io_uring in the container's seccomp profile, or set the sysctl "
-    "kernel.io_uring_disabled to 0",
-    errno.EACCES: "Allow io_uring in the security policy (SELinux, AppArmor) of this process",
-    errno.ENOSYS: "Use a Linux kernel with io_uring; some sandboxes have none",
-    errno.EINVAL: "Use a newer Linux kernel",
-    errno.EOPNOTSUPP: "Use a newer Linux kernel",
-    errno.ENOMEM: "Raise RLIMIT_MEMLOCK (ulimit -l), or ask for fewer sq_entries",
-    errno.EMFILE: _OS_HINTS[errno.EMFILE],
-    errno.ENFILE: _OS_HINTS[errno.ENFILE],
-}
-
 
 class Statuses:
     """The exceptions of one binding: status numbers come from its constants.
@@ -145,11 +133,6 @@ def sentence(
         facts.append(f"LSN {lsn}")
     place = f" ({', '.join(facts)})" if facts else ""
     return f"{path}: {message.rstrip('.')}{place}. {hint}."
-
-
-def ring_remedy(number: int | None) -> str:
-    """Return what to do where io_uring fails with an errno, or does not work for another reason."""
-    return _RING_HINTS.get(number or 0, "Use a newer Linux kernel, or go on with backend='pwrite'")
 
 
 def _names(message: str, number: int) -> bool:

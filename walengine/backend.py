@@ -7,7 +7,7 @@ import logging
 
 from walengine import _native_ring
 from walengine._native_ring import BackendInfo
-from walengine._status import ring_remedy, sentence
+from walengine._status import sentence
 from walengine.config import IoUringConfig, ring_override
 from walengine.errors import WalError
 from walengine.types import Report
@@ -17,6 +17,7 @@ __all__ = ["IoUringStatus", "io_uring_status", "is_io_uring_available"]
 log = logging.getLogger("walengine")
 
 INSTALL = "Install it with: pip install 'walengine[liburing]' (Linux x86-64)"
+ELSE = "Go on with backend='auto' or 'pwrite', which keep the same promises"
 
 _warned: set[tuple[str, str]] = set()
 
@@ -32,7 +33,7 @@ class IoUringStatus(Report):
         liburing: Why liburing does not drive the ring; None where it does, or is not wanted.
         reason: Why io_uring does not work, or what of the configuration is not in use; None where
             there is nothing to say.
-        remedy: What to do about that, or None.
+        remedy: Where io_uring does not work: what to do about it.
         errno: Of the system call that failed, or None.
         fallbacks: Names of what was asked for and is not in use: kernel_poll, registered_buffers,
             registered_files, sq_entries, liburing.
@@ -98,13 +99,15 @@ def io_uring_status(config: IoUringConfig | None = None) -> IoUringStatus:
     info = _native_ring.probe(config or IoUringConfig(), asked)
     info = _with_liburing(info, problem)
     available = info.backend == "io_uring"
+    # C's sentence is "what is in the way; what to do".
+    reason, _, remedy = (info.reason, "", "") if available else info.reason.partition("; ")
     return IoUringStatus(
         available=available,
         ring=info.ring,
         ring_version=info.ring_version,
         liburing=problem,
-        reason=info.reason or None,
-        remedy=_remedy(info),
+        reason=reason or None,
+        remedy=None if available else remedy[:1].upper() + remedy[1:] or ELSE,
         errno=info.errno,
         fallbacks=info.fallbacks if available else (),
         sq_entries=info.sq_entries,
@@ -149,15 +152,16 @@ def chosen_ring(path: str, backend: str) -> str:
 
 def in_use(info: BackendInfo) -> BackendInfo:
     """Return what a writer writes with, a liburing that could not be loaded among its fallbacks."""
+    if info.backend != "io_uring":
+        return info
     return _with_liburing(info, _liburing_problem(ring_override() or "auto"))
 
 
 def log_backend(path: str, info: BackendInfo) -> None:
-    """Say what writes, and warn of each fallback, of the same one once a process."""
-    for reason in filter(None, info.reason.split("; ")):
-        if (path, reason) not in _warned:
-            _warned.add((path, reason))
-            log.warning("%s: %s", path, reason)
+    """Say what writes, and warn of what falls back: for one log, of the same things once."""
+    if info.fallbacks and (path, info.reason) not in _warned:
+        _warned.add((path, info.reason))
+        log.warning("%s: not in use: %s (%s)", path, ", ".join(info.fallbacks), info.reason)
     log.info("%s: writes with %s", path, describe(info))
 
 
@@ -189,14 +193,6 @@ def _with_liburing(info: BackendInfo, problem: str | None) -> BackendInfo:
         return info
     reason = "; ".join(filter(None, [info.reason, f"liburing does not serve: {problem}"]))
     return dataclasses.replace(info, fallbacks=(*info.fallbacks, "liburing"), reason=reason)
-
-
-def _remedy(info: BackendInfo) -> str | None:
-    if info.backend != "io_uring":
-        return ring_remedy(info.errno)
-    if "registered_buffers" in info.fallbacks:
-        return "Raise RLIMIT_MEMLOCK (ulimit -l), or ask for fewer or smaller buffers"
-    return None
 
 
 for _name in __all__:

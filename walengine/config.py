@@ -55,8 +55,8 @@ class IoUringConfig:
         kernel_poll: Let a kernel thread take entries from the ring (IORING_SETUP_SQPOLL), so that
             submitting is no system call. It costs a processor of its own while it is busy, and for
             ``sq_poll_idle_ms`` behind that.
-        sq_poll_idle_ms: Milliseconds without an entry after which that thread goes to sleep; 0: the
-            kernel's default, a second. The entry that wakes it is a system call again.
+        sq_poll_idle_ms: Milliseconds without an entry after which that thread goes to sleep; 0
+            counts as 1. The entry that wakes it is a system call again.
         max_inflight: Groups at the device at once, from 1 to 32768, with ``direct_io``. Through the
             page cache one sync is under way at a time.
         direct_io: Write past the page cache, each write synced by itself (O_DIRECT and RWF_DSYNC),
