@@ -38,16 +38,13 @@
 #include "error.h"
 #include "hooks.h"
 #include "io.h"
+#include "io_direct.h"
 #include "log.h"
 #include "pins.h"
 
-#ifndef O_DIRECT
-#define O_DIRECT 0
-#endif
-
 enum {
     FILES_MAX = 1024, /* open at once in one directory: a writer needs five, a cursor one */
-    DIRECT_ALIGNMENT = 4096,
+    DIRECT_FILES_MAX = 32,
     LOCK_TRIES = 25, /* every 20 ms: a ring can hold a descriptor after its process died */
 };
 
@@ -59,6 +56,8 @@ struct posix_io {
     int directory;
     int lock;
     int files[FILES_MAX]; /* registry_mutex guards it; -1: free */
+    int direct_count;
+    int direct[DIRECT_FILES_MAX]; /* those of them that are WAL_IO_DIRECT; -1: free */
 };
 
 /* ---- descriptors, and what fork does to them ------------------------------------------------- */
@@ -109,20 +108,74 @@ static void register_fork_handlers(void) {
  * registry_mutex is held from the system call that makes a descriptor until it is remembered: a
  * fork in between would leave the child one that nobody closes.
  */
-static int remember(struct posix_io *p, int file) {
+static int keep(struct posix_io *p, int file) {
     for (int i = 0; i < FILES_MAX; i++) {
         if (p->files[i] >= 0) continue;
         p->files[i] = file;
         atomic_fetch_add(&open_files, 1);
         return file;
     }
-    (void)close(file);
     return -EMFILE;
+}
+
+static int remember(struct posix_io *p, int file) {
+    int result = keep(p, file);
+    if (result < 0) (void)close(file);
+    return result;
+}
+
+void wal_io_posix_hold_forks(void) { pthread_mutex_lock(&registry_mutex); }
+
+void wal_io_posix_let_forks(void) { pthread_mutex_unlock(&registry_mutex); }
+
+int wal_io_posix_adopt(struct wal_io *base, int fd) {
+    int result = keep((struct posix_io *)base, fd);
+    return result < 0 ? result : 0;
+}
+
+void wal_io_posix_forget(struct wal_io *base, int fd) {
+    struct posix_io *p = (struct posix_io *)base;
+    for (int i = 0; i < FILES_MAX; i++) {
+        if (p->files[i] != fd) continue;
+        p->files[i] = -1;
+        atomic_fetch_sub(&open_files, 1);
+    }
+}
+
+/*
+ * The files that are written past the page cache. They are few; written under registry_mutex, read
+ * without it by whoever writes to its own file.
+ */
+static int is_direct(const struct posix_io *p, int file) {
+    if (__atomic_load_n(&p->direct_count, __ATOMIC_RELAXED) == 0) return 0;
+    for (int i = 0; i < DIRECT_FILES_MAX; i++) {
+        if (__atomic_load_n(&p->direct[i], __ATOMIC_RELAXED) == file) return 1;
+    }
+    return 0;
+}
+
+static int mark_direct(struct posix_io *p, int file) {
+    for (int i = 0; i < DIRECT_FILES_MAX; i++) {
+        if (p->direct[i] >= 0) continue;
+        __atomic_store_n(&p->direct[i], file, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&p->direct_count, 1, __ATOMIC_RELAXED);
+        return 0;
+    }
+    return -EMFILE;
+}
+
+static void unmark_direct(struct posix_io *p, int file) {
+    for (int i = 0; i < DIRECT_FILES_MAX; i++) {
+        if (p->direct[i] != file) continue;
+        __atomic_store_n(&p->direct[i], -1, __ATOMIC_RELAXED);
+        __atomic_fetch_sub(&p->direct_count, 1, __ATOMIC_RELAXED);
+    }
 }
 
 static int posix_close(struct wal_io *io, int file) {
     struct posix_io *p = (struct posix_io *)io;
     pthread_mutex_lock(&registry_mutex);
+    if (file >= 0) unmark_direct(p, file);
     for (int i = 0; i < FILES_MAX; i++) {
         if (p->files[i] == file) close_fd(&p->files[i]);
     }
@@ -181,7 +234,16 @@ static int open_file(struct posix_io *p, const char *name, unsigned flags) {
         (void)fchmod(file, 0600); /* whatever the umask takes away */
         refuse_copy_on_write(p, file);
     }
-    return remember(p, file);
+    int result = (flags & WAL_IO_DIRECT) ? wal_direct_enter(file) : 0;
+    if (result == 0 && (flags & WAL_IO_DIRECT)) result = mark_direct(p, file);
+    if (result == 0) {
+        result = remember(p, file);
+        if (result < 0) unmark_direct(p, file);
+        return result;
+    }
+    (void)close(file);
+    if (flags & WAL_IO_CREATE) (void)unlinkat(p->directory, name, 0);
+    return result;
 }
 
 static int posix_open(struct wal_io *io, const char *name, unsigned flags) {
@@ -204,46 +266,19 @@ static int posix_stat(struct wal_io *io, int file, struct wal_io_stat *out) {
 
 /* ---- reading --------------------------------------------------------------------------------- */
 
-static int leave_direct(int file) {
-    int flags = fcntl(file, F_GETFL);
-    if (flags < 0 || fcntl(file, F_SETFL, flags & ~O_DIRECT) != 0) return -errno;
-#ifdef POSIX_FADV_DONTNEED
-    (void)posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
-#endif
-    return 0;
-}
-
-/* O_DIRECT wants offset, length and memory aligned: read around the wanted bytes and copy. */
-static int64_t read_direct_unaligned(int file, uint64_t offset, void *data, size_t bytes) {
-    uint64_t begin = offset / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT;
-    size_t skip = (size_t)(offset - begin);
-    size_t whole = (skip + bytes + DIRECT_ALIGNMENT - 1) / DIRECT_ALIGNMENT * DIRECT_ALIGNMENT;
-    char *around = wal_aligned(DIRECT_ALIGNMENT, whole);
-    if (around == NULL) return -ENOMEM;
-    int64_t got = pread(file, around, whole, (off_t)begin);
-    if (got < 0) got = -errno;
-    if (got > 0) {
-        got = got <= (int64_t)skip ? 0 : got - (int64_t)skip;
-        if (got > (int64_t)bytes) got = (int64_t)bytes;
-        memcpy(data, around + skip, (size_t)got);
-    }
-    wal_free(around);
-    return got;
-}
-
 static int64_t posix_read(struct wal_io *io, int file, uint64_t offset, void *data, size_t bytes) {
     (void)io;
     int64_t got;
     if (O_DIRECT != 0 && (fcntl(file, F_GETFL) & O_DIRECT) != 0) {
         uint64_t misaligned = offset | bytes | (uintptr_t)data;
-        if (misaligned % DIRECT_ALIGNMENT != 0) {
-            got = read_direct_unaligned(file, offset, data, bytes);
+        if (misaligned % WAL_DIRECT_ALIGNMENT != 0) {
+            got = wal_direct_read_unaligned(file, offset, data, bytes);
         } else {
             got = pread(file, data, bytes, (off_t)offset);
             if (got < 0) got = -errno;
         }
         if (got != -EINVAL) return got;
-        int result = leave_direct(file); /* a stricter alignment than 4 KiB: go round it */
+        int result = wal_direct_leave(file); /* a stricter alignment than 4 KiB: go round it */
         if (result < 0) return result;
     }
     got = pread(file, data, bytes, (off_t)offset);
@@ -280,11 +315,32 @@ static int64_t posix_next_data(struct wal_io *io, int file, uint64_t offset, uin
 
 static int64_t posix_write(struct wal_io *io, int file, uint64_t offset, const struct iovec *parts,
                            int count) {
-    (void)io;
+    if (is_direct((const struct posix_io *)io, file)) {
+        return wal_direct_write(file, offset, parts, count);
+    }
     int64_t done = count == 1 ? pwrite(file, parts[0].iov_base, parts[0].iov_len, (off_t)offset)
                               : pwritev(file, parts, count, (off_t)offset);
     return done < 0 ? -errno : done;
 }
+
+#if defined(__linux__) && defined(RWF_DSYNC)
+static int64_t posix_write_durable(struct wal_io *io, int file, uint64_t offset,
+                                   const struct iovec *parts, int count) {
+    uint64_t misaligned = 0;
+    for (int i = 0; i < count; i++) {
+        misaligned |= (uintptr_t)parts[i].iov_base | parts[i].iov_len;
+    }
+    /* A write that is copied first is not worth a second way. */
+    if (misaligned % WAL_DIRECT_ALIGNMENT != 0 && is_direct((const struct posix_io *)io, file)) {
+        return -EOPNOTSUPP;
+    }
+    int64_t done = pwritev2(file, parts, count, (off_t)offset, RWF_DSYNC);
+    if (done >= 0) return done;
+    return errno == ENOSYS ? -EOPNOTSUPP : -errno;
+}
+#else
+#define posix_write_durable NULL
+#endif
 
 static int posix_sync(struct wal_io *io, int file) {
     (void)io;
@@ -466,6 +522,7 @@ static const struct wal_io_ops posix_ops = {
     .read = posix_read,
     .write = posix_write,
     .sync = posix_sync,
+    .write_durable = posix_write_durable,
     .allocate = posix_allocate,
     .truncate = posix_truncate,
     .next_data = posix_next_data,
@@ -613,6 +670,7 @@ int wal_io_posix_open(const char *path, unsigned flags, struct wal_io **io, wal_
     p->lock = -1;
     p->is_writer = (flags & WAL_DIR_WRITER) != 0;
     for (int i = 0; i < FILES_MAX; i++) p->files[i] = -1;
+    for (int i = 0; i < DIRECT_FILES_MAX; i++) p->direct[i] = -1;
     int result = p->is_writer ? check_owner(directory, flags, error) : 0;
     if (result == 0) result = check_filesystem(p, flags, error);
     if (result < 0) {

@@ -1,0 +1,87 @@
+/* Reading and writing past the page cache, whatever the caller's memory looks like. */
+#include "io_direct.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "hooks.h"
+
+enum { BOUNCE_BYTES_MAX = 1 << 20 };
+
+/*
+ * WAL_IO_DIRECT: from here on the file is written past the page cache, or -EINVAL where that does
+ * not go in steps of 4096 bytes. The flag is set on the open file: an open that was to create it
+ * with O_DIRECT would fail and leave it behind.
+ */
+int wal_direct_enter(int file) {
+    if (O_DIRECT == 0) return -EINVAL;
+    int flags = fcntl(file, F_GETFL);
+    if (flags < 0 || fcntl(file, F_SETFL, flags | O_DIRECT) != 0) return -errno;
+    void *page = wal_aligned(WAL_DIRECT_ALIGNMENT, WAL_DIRECT_ALIGNMENT);
+    if (page == NULL) return -ENOMEM;
+    int result = pread(file, page, WAL_DIRECT_ALIGNMENT, 0) < 0 ? -errno : 0;
+    wal_free(page);
+    return result;
+}
+
+int wal_direct_leave(int file) {
+    int flags = fcntl(file, F_GETFL);
+    if (flags < 0 || fcntl(file, F_SETFL, flags & ~O_DIRECT) != 0) return -errno;
+#ifdef POSIX_FADV_DONTNEED
+    (void)posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+#endif
+    return 0;
+}
+
+/* O_DIRECT wants offset, length and memory aligned: read around the wanted bytes and copy. */
+int64_t wal_direct_read_unaligned(int file, uint64_t offset, void *data, size_t bytes) {
+    uint64_t begin = offset / WAL_DIRECT_ALIGNMENT * WAL_DIRECT_ALIGNMENT;
+    size_t skip = (size_t)(offset - begin);
+    size_t whole =
+        (skip + bytes + WAL_DIRECT_ALIGNMENT - 1) / WAL_DIRECT_ALIGNMENT * WAL_DIRECT_ALIGNMENT;
+    char *around = wal_aligned(WAL_DIRECT_ALIGNMENT, whole);
+    if (around == NULL) return -ENOMEM;
+    int64_t got = pread(file, around, whole, (off_t)begin);
+    if (got < 0) got = -errno;
+    if (got > 0) {
+        got = got <= (int64_t)skip ? 0 : got - (int64_t)skip;
+        if (got > (int64_t)bytes) got = (int64_t)bytes;
+        memcpy(data, around + skip, (size_t)got);
+    }
+    wal_free(around);
+    return got;
+}
+
+/*
+ * The memory of a direct write has to be aligned. If it is not, some filesystems refuse, and others
+ * quietly write through the page cache: what is not aligned is copied first, some of it at a time.
+ */
+int64_t wal_direct_write(int file, uint64_t offset, const struct iovec *parts, int count) {
+    uint64_t misaligned = 0;
+    size_t bytes = 0;
+    for (int i = 0; i < count; i++) {
+        misaligned |= (uintptr_t)parts[i].iov_base | parts[i].iov_len;
+        bytes += parts[i].iov_len;
+    }
+    assert((offset | bytes) % WAL_DIRECT_ALIGNMENT == 0);
+    if (misaligned % WAL_DIRECT_ALIGNMENT == 0) {
+        int64_t done = pwritev(file, parts, count, (off_t)offset);
+        return done < 0 ? -errno : done;
+    }
+    if (bytes > BOUNCE_BYTES_MAX) bytes = BOUNCE_BYTES_MAX;
+    char *copy = wal_aligned(WAL_DIRECT_ALIGNMENT, bytes);
+    if (copy == NULL) return -ENOMEM;
+    size_t copied = 0;
+    for (int i = 0; i < count && copied < bytes; i++) {
+        size_t more = parts[i].iov_len < bytes - copied ? parts[i].iov_len : bytes - copied;
+        memcpy(copy + copied, parts[i].iov_base, more);
+        copied += more;
+    }
+    int64_t done = pwrite(file, copy, bytes, (off_t)offset);
+    if (done < 0) done = -errno;
+    wal_free(copy);
+    return done;
+}

@@ -1,0 +1,840 @@
+/*
+ * The io_uring backend on a real directory: every kind of request, every completion made to go
+ * wrong, threads, forks, and what is left behind.
+ *
+ * What must hold: a request that succeeded has all its bytes in the file; one whose sync failed
+ * never succeeds; every request completes exactly once, however its entries came back. Two of the
+ * core's mutants break that on purpose, and the checks here have to notice.
+ *
+ * Where the machine refuses io_uring the tests are skipped and say so; with WALENGINE_REQUIRE_ALL=1
+ * that is a failure.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "hooks.h"
+#include "io.h"
+#include "io_uring.h"
+#include "log.h"
+#include "ring.h"
+
+enum { PAGE = 4096, BUFFER_BYTES = 65536, BUFFERS = 4, FILE_BYTES = 1 << 20, HOUR_MS = 3600000 };
+
+static char directory[256];
+static char *memory; /* BUFFERS * BUFFER_BYTES, registered */
+static char *elsewhere;
+static uint64_t requests_checked;
+
+static void make_directory(void) {
+    const char *base = getenv("TMPDIR");
+    (void)snprintf(directory, sizeof directory, "%s/walengine-ring-XXXXXX",
+                   base != NULL && base[0] != '\0' ? base : "/tmp");
+    CHECK(mkdtemp(directory) != NULL);
+}
+
+static void remove_directory(void) {
+    char command[300];
+    (void)snprintf(command, sizeof command, "rm -rf '%s'", directory);
+    CHECK_EQ(system(command), 0);
+}
+
+static wal_ring_options options(void) {
+    return (wal_ring_options){.backend = WAL_BACKEND_IO_URING,
+                              .provider = WAL_RING_BUILTIN,
+                              .sq_entries = 64,
+                              .max_inflight = 4,
+                              .registered_buffers = BUFFERS,
+                              .buffer_bytes = BUFFER_BYTES};
+}
+
+/* ---- one log directory with one file --------------------------------------------------------- */
+
+struct bench {
+    struct wal_io *io;
+    int file;
+    uint64_t token;
+};
+
+static int open_bench_with(struct bench *bench, const wal_ring_options *how, unsigned flags) {
+    wal_error error = {.code = 0};
+    wal_backend_info info;
+    struct wal_io *base = NULL;
+    CHECK_EQ(wal_io_posix_open(directory, WAL_DIR_WRITER | WAL_DIR_CREATE, &base, &error), 0);
+    int result = wal_io_uring_wrap(base, how, &bench->io, &info, &error);
+    if (result < 0) {
+        fprintf(stderr, "%s\n", error.message);
+        check_failed(__FILE__, __LINE__, "wal_io_uring_wrap: %d", result);
+    }
+    (void)wal_io_unlink(bench->io, "data");
+    bench->file = wal_io_open(bench->io, "data", flags | WAL_IO_WRITE | WAL_IO_CREATE);
+    bench->token = 0;
+    if (bench->file < 0) {
+        wal_io_destroy(bench->io);
+        return bench->file;
+    }
+    CHECK_EQ(wal_io_allocate(bench->io, bench->file, FILE_BYTES), 0);
+    if (how->registered_buffers > 0) {
+        (void)wal_io_register_buffers(bench->io, memory, BUFFER_BYTES, BUFFERS);
+    }
+    return 0;
+}
+
+static struct bench open_bench(void) {
+    struct bench bench;
+    wal_ring_options how = options();
+    CHECK_EQ(open_bench_with(&bench, &how, 0), 0);
+    return bench;
+}
+
+static void close_bench(struct bench *bench) {
+    wal_io_close(bench->io, bench->file);
+    wal_io_destroy(bench->io);
+    CHECK_EQ(wal_open_files(), 0);
+}
+
+static void submit(struct bench *bench, enum wal_io_kind kind, uint64_t offset, const void *data,
+                   size_t bytes) {
+    struct wal_io_request request = {.kind = kind,
+                                     .file = bench->file,
+                                     .offset = offset,
+                                     .data = data,
+                                     .bytes = bytes,
+                                     .token = ++bench->token};
+    CHECK_EQ(wal_io_submit(bench->io, &request), 0);
+}
+
+/* The one request under way: its result. */
+static int finish(struct bench *bench) {
+    struct wal_io_completion done;
+    CHECK_EQ(wal_io_reap(bench->io, &done, 1, -1, WAL_IO_MAY_BLOCK), 1);
+    CHECK_EQ(done.token, bench->token);
+    return done.result;
+}
+
+static void fill(char *data, size_t bytes, unsigned seed) {
+    for (size_t i = 0; i < bytes; i++) data[i] = (char)(1 + (i / 512 * 7 + seed) % 250);
+}
+
+/* Is it in the file? Read by a descriptor of our own. */
+static int is_written(uint64_t offset, const char *data, size_t bytes) {
+    char path[300];
+    (void)snprintf(path, sizeof path, "%s/data", directory);
+    int file = open(path, O_RDONLY);
+    CHECK(file >= 0);
+    char *got = malloc(bytes);
+    CHECK(got != NULL);
+    int same =
+        pread(file, got, bytes, (off_t)offset) == (int64_t)bytes && memcmp(got, data, bytes) == 0;
+    free(got);
+    close(file);
+    return same;
+}
+
+static uint64_t ring_op(struct bench *bench, enum wal_ring_op op) {
+    struct wal_io_counters total;
+    wal_io_count(bench->io, &total);
+    CHECK_EQ(total.cqe_overflows, 0);
+    CHECK_EQ(total.sq_dropped, 0);
+    CHECK(total.ops_completed <= total.ops_submitted);
+    return total.ring_ops[op];
+}
+
+/* ---- the ring by itself ---------------------------------------------------------------------- */
+
+static void ring_opens_and_answers(void) {
+    struct wal_ring ring;
+    wal_backend_info info;
+    wal_error error;
+    wal_ring_options how = options();
+    CHECK_EQ(wal_ring_open(&ring, &how, &info, &error), 0);
+    CHECK_EQ(info.backend, WAL_BACKEND_IO_URING);
+    CHECK_EQ(info.provider, WAL_RING_BUILTIN);
+    CHECK_EQ(info.sq_entries, 64);
+    CHECK_EQ(info.fallbacks, 0);
+    CHECK(ring.params.cq_entries >= 2 * ring.params.sq_entries);
+    struct uring_cqe *cqe = NULL;
+    struct uring_timespec soon = {.nsec = 2000000};
+    CHECK_EQ(ring.table->wait_cqes(ring.state, &cqe, 1, &soon, NULL), -ETIME);
+    for (int i = 0; i < 64; i++) {
+        struct uring_sqe *sqe = ring.table->get_sqe(ring.state);
+        CHECK(sqe != NULL);
+        *sqe = (struct uring_sqe){.opcode = URING_OP_NOP, .user_data = 100U + (unsigned)i};
+    }
+    CHECK(ring.table->get_sqe(ring.state) == NULL);
+    CHECK_EQ(ring.table->submit(ring.state), 64);
+    CHECK_EQ(ring.table->wait_cqes(ring.state, &cqe, 64, &soon, NULL), 0);
+    CHECK_EQ(cqe->user_data, 100);
+    struct uring_cqe *batch[64];
+    CHECK_EQ(ring.table->peek_batch_cqe(ring.state, batch, 64), 64);
+    CHECK_EQ(batch[63]->user_data, 163);
+    ring.table->cq_advance(ring.state, 64);
+    CHECK_EQ(ring.table->peek_batch_cqe(ring.state, batch, 64), 0);
+    wal_ring_close(&ring);
+}
+
+static void completions_that_overflow_are_fetched(void) {
+    struct wal_ring ring;
+    wal_backend_info info;
+    wal_ring_options how = options();
+    CHECK_EQ(wal_ring_open(&ring, &how, &info, NULL), 0);
+    unsigned total = 4 * ring.params.cq_entries, seen = 0;
+    for (unsigned i = 0; i < total; i++) {
+        struct uring_sqe *sqe = ring.table->get_sqe(ring.state);
+        CHECK(sqe != NULL);
+        *sqe = (struct uring_sqe){.opcode = URING_OP_NOP, .user_data = i};
+        CHECK_EQ(ring.table->submit(ring.state), 1);
+    }
+    struct uring_cqe *batch[64];
+    unsigned ready;
+    while ((ready = ring.table->peek_batch_cqe(ring.state, batch, 64)) > 0) {
+        for (unsigned i = 0; i < ready; i++) CHECK_EQ(batch[i]->user_data, seen + i);
+        seen += ready;
+        ring.table->cq_advance(ring.state, ready);
+    }
+    CHECK_EQ(seen, total);
+    wal_ring_close(&ring);
+}
+
+static void probe_tells(void) {
+    wal_backend_info info;
+    wal_error error;
+    wal_ring_options how = options();
+    CHECK_EQ(wal_ring_probe(&how, &info, &error), 0);
+    CHECK_EQ(info.backend, WAL_BACKEND_IO_URING);
+    CHECK(info.registered_buffers == BUFFERS || (info.fallbacks & WAL_FALLBACK_BUFFERS));
+    how.provider = WAL_RING_LIBURING; /* nobody has loaded it here */
+    CHECK_EQ(wal_ring_probe(&how, &info, &error), WAL_E_NO_IO_URING);
+    CHECK(strstr(error.message, "pip install 'walengine[liburing]'") != NULL);
+    how.backend = WAL_BACKEND_AUTO;
+    CHECK_EQ(wal_ring_probe(&how, &info, &error), 0);
+    CHECK_EQ(info.backend, WAL_BACKEND_PWRITE);
+    CHECK_EQ(info.fallbacks, WAL_FALLBACK_NO_IO_URING);
+    uintptr_t functions[32];
+    CHECK_EQ(wal_ring_functions(WAL_RING_BUILTIN, functions, 32), 13);
+    CHECK_EQ(wal_ring_functions(WAL_RING_LIBURING, functions, 32), 0);
+    CHECK_EQ(wal_open_files(), 0);
+}
+
+static void load_refuses_what_is_no_liburing(void) {
+    wal_error error;
+    CHECK_EQ(wal_ring_load(NULL, &error), WAL_E_NO_IO_URING);
+    CHECK_EQ(wal_ring_load("", &error), WAL_E_NO_IO_URING);
+    CHECK_EQ(wal_ring_load("libc.so.6", &error), WAL_E_NO_IO_URING);
+    CHECK_EQ(wal_ring_load("/nowhere/liburing.so", &error), WAL_E_NO_IO_URING);
+    CHECK_EQ(wal_ring_load("/etc/passwd", &error), WAL_E_NO_IO_URING);
+    CHECK_EQ(wal_ring_load("/", &error), WAL_E_NO_IO_URING);
+    CHECK(error.message[0] != '\0');
+    CHECK_EQ(wal_ring_load("/", NULL), WAL_E_NO_IO_URING);
+    const char *real = getenv("WALENGINE_LIBURING"); /* it wants Python: not loadable from here */
+    if (real != NULL) CHECK_EQ(wal_ring_load(real, &error), WAL_E_NO_IO_URING);
+}
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+static void every_kind_of_request_works(void) {
+    struct bench bench = open_bench();
+    fill(memory, 3 * PAGE, 1);
+    fill(elsewhere, 3 * PAGE, 2);
+    submit(&bench, WAL_IO_WRITE_SYNC, 0, memory, 3 * PAGE);
+    CHECK_EQ(finish(&bench), 0);
+    CHECK(is_written(0, memory, 3 * PAGE));
+    int fixed = ring_op(&bench, WAL_RING_OP_WRITE_FIXED) == 1;
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_WRITE), !fixed);
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_FSYNC), 1);
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_LINKED), 1);
+    submit(&bench, WAL_IO_WRITE_SYNC, 100001, elsewhere + 1, 777);
+    CHECK_EQ(finish(&bench), 0);
+    CHECK(is_written(100001, elsewhere + 1, 777));
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_WRITE), 1 + !fixed);
+    submit(&bench, WAL_IO_SYNC, 0, NULL, 0);
+    CHECK_EQ(finish(&bench), 0);
+    CHECK_EQ(wal_io_sync(bench.io, bench.file), 0);
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_FSYNC), 4);
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_DSYNC), 0);
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_LINKED), 2);
+    struct wal_io_completion done;
+    CHECK_EQ(wal_io_reap(bench.io, &done, 1, -1, 0), 0); /* nothing is under way */
+    wal_backend_info info;
+    wal_io_uring_info(bench.io, &info);
+    CHECK_EQ(info.registered_buffers, fixed ? BUFFERS : 0);
+    CHECK_EQ(info.registered_files, 64);
+    close_bench(&bench);
+}
+
+static void direct_requests_work(void) {
+    struct bench bench;
+    wal_ring_options how = options();
+    int result = open_bench_with(&bench, &how, WAL_IO_DIRECT);
+    if (result == -EINVAL) {
+        printf("  skipped: the filesystem of %s has no O_DIRECT\n", directory);
+        CHECK(getenv("WALENGINE_REQUIRE_ALL") == NULL);
+        return;
+    }
+    CHECK_EQ(result, 0);
+    fill(memory, BUFFERS * BUFFER_BYTES, 3);
+    submit(&bench, WAL_IO_WRITE_DURABLE, 0, memory + PAGE, 2 * BUFFER_BYTES);
+    CHECK_EQ(finish(&bench), 0);
+    CHECK(is_written(0, memory + PAGE, 2 * BUFFER_BYTES));
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_DSYNC), 3);
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_FSYNC), 0);
+    submit(&bench, WAL_IO_WRITE_SYNC, 0, memory, PAGE);
+    CHECK_EQ(finish(&bench), 0);
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_FSYNC), 1);
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_LINKED), 0);
+    /* A plain write from memory that is not aligned is copied. */
+    struct iovec parts[2] = {{elsewhere + 3, PAGE - 100}, {elsewhere + 9000, 100}};
+    fill(elsewhere, 3 * PAGE, 4);
+    CHECK_EQ(wal_io_write(bench.io, bench.file, 7 * PAGE, parts, 2), 0);
+    CHECK(is_written(7 * PAGE, elsewhere + 3, PAGE - 100));
+    CHECK(is_written(8 * PAGE - 100, elsewhere + 9000, 100));
+    struct iovec part = {memory, PAGE};
+    CHECK_EQ(bench.io->ops->write_durable(bench.io, bench.file, 0, &part, 1), PAGE);
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_DSYNC), 4);
+    close_bench(&bench);
+}
+
+static void long_requests_are_split(void) {
+    struct bench bench = open_bench();
+    size_t all = BUFFERS * BUFFER_BYTES;
+    fill(memory, all, 5);
+    submit(&bench, WAL_IO_WRITE_SYNC, 5, memory + 5, all - 5);
+    CHECK_EQ(finish(&bench), 0);
+    CHECK(is_written(5, memory + 5, all - 5));
+    if (ring_op(&bench, WAL_RING_OP_WRITE_FIXED) > 0) {
+        CHECK_EQ(ring_op(&bench, WAL_RING_OP_WRITE_FIXED), BUFFERS);
+        CHECK_EQ(ring_op(&bench, WAL_RING_OP_LINKED), BUFFERS);
+    }
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_FSYNC), 1);
+    close_bench(&bench);
+}
+
+/* A ring of two places and buffers of a page: a chain is longer than the SQ. */
+static void chains_longer_than_the_queue_work(void) {
+    struct bench bench;
+    wal_ring_options how = options();
+    how.sq_entries = 2;
+    how.max_inflight = 1;
+    how.registered_buffers = 0;
+    CHECK_EQ(open_bench_with(&bench, &how, 0), 0);
+    enum { PAGES = 40 };
+    int registered = wal_io_register_buffers(bench.io, memory, PAGE, PAGES) == 0;
+    fill(memory, PAGES * PAGE, 6);
+    submit(&bench, WAL_IO_WRITE_SYNC, 0, memory, PAGES * PAGE);
+    CHECK_EQ(finish(&bench), 0);
+    CHECK(is_written(0, memory, PAGES * PAGE));
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_FSYNC), 1);
+    if (registered) CHECK_EQ(ring_op(&bench, WAL_RING_OP_WRITE_FIXED), PAGES);
+    close_bench(&bench);
+}
+
+static void more_requests_than_room_all_complete(void) {
+    struct bench bench;
+    wal_ring_options how = options();
+    how.sq_entries = 4;
+    CHECK_EQ(open_bench_with(&bench, &how, 0), 0);
+    enum { REQUESTS = 200 };
+    fill(memory, BUFFERS * BUFFER_BYTES, 7);
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        submit(&bench, i % 3 == 2 ? WAL_IO_SYNC : WAL_IO_WRITE_SYNC, i * PAGE, memory + i * 512,
+               PAGE);
+    }
+    unsigned char seen[REQUESTS + 1] = {0};
+    for (int left = REQUESTS; left > 0;) {
+        struct wal_io_completion done[16];
+        int reaped = wal_io_reap(bench.io, done, 16, -1, WAL_IO_MAY_BLOCK);
+        CHECK(reaped > 0);
+        for (int i = 0; i < reaped; i++) {
+            CHECK_EQ(done[i].result, 0);
+            CHECK(done[i].token <= REQUESTS && seen[done[i].token]++ == 0);
+        }
+        left -= reaped;
+    }
+    for (unsigned i = 0; i < REQUESTS; i++) {
+        if (i % 3 != 2) CHECK(is_written(i * PAGE, memory + i * 512, PAGE));
+    }
+    close_bench(&bench);
+}
+
+/* ---- completions that go wrong --------------------------------------------------------------- */
+
+struct fault {
+    const char *name;
+    uint32_t effect;
+    int64_t value;
+    int write_fails; /* what a request has to answer if this befalls its write, or its sync */
+    int sync_fails;
+};
+
+static const struct fault faults[] = {
+    {"EIO", WAL_FAULT_FAIL, EIO, -EIO, -EIO},
+    {"ENOSPC", WAL_FAULT_FAIL, ENOSPC, -ENOSPC, -ENOSPC},
+    {"ECANCELED", WAL_FAULT_FAIL, ECANCELED, 0, 0},
+    {"EINTR", WAL_FAULT_FAIL, EINTR, 0, -EINTR},
+    {"EAGAIN", WAL_FAULT_FAIL, EAGAIN, 0, -EAGAIN},
+    {"short by all but 1", WAL_FAULT_SHORT, 1, 0, 0},
+    {"short by half", WAL_FAULT_SHORT, 2 * PAGE, 0, 0},
+    {"short by 4096", WAL_FAULT_SHORT, 3 * PAGE, 0, 0},
+    {"nothing written", WAL_FAULT_SHORT, 0, -EIO, 0},
+    {"stalled", WAL_FAULT_STALL, 5, 0, 0},
+    {"lost", WAL_FAULT_STALL, HOUR_MS, 0, 0},
+    {"skipped", WAL_FAULT_SKIP, 0, 0, 0},
+};
+
+enum { FAULTS = sizeof faults / sizeof faults[0], GROUP = 3, GROUP_BYTES = 4 * PAGE };
+
+/* Reap GROUP requests; while one is lost the others come, and clearing the fault brings it back. */
+static void reap_group(struct bench *bench, const struct fault *fault, int *results) {
+    for (int left = GROUP; left > 0;) {
+        struct wal_io_completion done;
+        int is_lost = fault->value == HOUR_MS && wal_fault_hits() > 0 && left == 1;
+        int reaped = wal_io_reap(bench->io, &done, 1, is_lost ? 2000000 : -1, WAL_IO_MAY_BLOCK);
+        if (reaped == 0) {
+            CHECK(is_lost);
+            wal_fault_clear();
+            continue;
+        }
+        CHECK_EQ(reaped, 1);
+        results[(done.token - 1) % GROUP] = done.result;
+        left--;
+    }
+}
+
+/* GROUP requests at once, the nth completion of op faulty. Returns the violations seen. */
+static int try_fault(struct bench *bench, uint32_t op, const struct fault *fault, uint64_t nth,
+                     enum wal_io_kind kind, char *data) {
+    int expected = op == WAL_FAULT_CQE_WRITE ? fault->write_fails : fault->sync_fails;
+    int results[GROUP], failed = 0, violations = 0;
+    CHECK_EQ(wal_io_truncate(bench->io, bench->file, 0), 0);
+    CHECK_EQ(wal_io_allocate(bench->io, bench->file, FILE_BYTES), 0);
+    bench->token = 0;
+    wal_fault_set(op, nth, 0, fault->effect, fault->value);
+    for (unsigned i = 0; i < GROUP; i++) {
+        fill(data + i * GROUP_BYTES, GROUP_BYTES, 10 + i);
+        submit(bench, kind, i * GROUP_BYTES, data + i * GROUP_BYTES, GROUP_BYTES);
+    }
+    reap_group(bench, fault, results);
+    int hits = wal_fault_hits() > 0;
+    wal_fault_clear();
+    for (unsigned i = 0; i < GROUP; i++) {
+        requests_checked++;
+        if (results[i] != 0) {
+            failed++;
+            if (results[i] != expected) violations++;
+        } else if (kind != WAL_IO_SYNC && fault->effect != WAL_FAULT_SKIP) {
+            if (!is_written(i * GROUP_BYTES, data + i * GROUP_BYTES, GROUP_BYTES)) violations++;
+        }
+    }
+    if (failed != (hits && expected != 0)) violations++;
+    return violations;
+}
+
+/* All faults on the first few completions. The file is freshly opened for each. */
+static int sweep(unsigned flags, enum wal_io_kind kind, char *data) {
+    static const uint32_t ops[] = {WAL_FAULT_CQE_WRITE, WAL_FAULT_CQE_SYNC};
+    struct bench bench;
+    wal_ring_options how = options();
+    if (open_bench_with(&bench, &how, flags) < 0) return 0;
+    int violations = 0;
+    for (int op = 0; op < 2; op++) {
+        for (int i = 0; i < FAULTS; i++) {
+            for (uint64_t nth = 1; nth <= GROUP + 1; nth++) {
+                int found = try_fault(&bench, ops[op], &faults[i], nth, kind, data);
+                if (found > 0 && wal_mutant_now == WAL_MUTANT_NONE) {
+                    fprintf(stderr, "%s, %s number %d\n", faults[i].name,
+                            op == 0 ? "write" : "sync", (int)nth);
+                }
+                violations += found;
+            }
+        }
+    }
+    close_bench(&bench);
+    return violations;
+}
+
+static void every_completion_can_go_wrong(void) {
+    CHECK_EQ(sweep(0, WAL_IO_SYNC, memory), 0);
+    CHECK_EQ(sweep(0, WAL_IO_WRITE_SYNC, memory), 0);
+    CHECK_EQ(sweep(0, WAL_IO_WRITE_SYNC, elsewhere + 1), 0);
+    CHECK_EQ(sweep(WAL_IO_DIRECT, WAL_IO_WRITE_DURABLE, memory), 0);
+    CHECK_EQ(sweep(WAL_IO_DIRECT, WAL_IO_WRITE_SYNC, elsewhere), 0);
+}
+
+static void faults_that_do_not_end_are_given_up(void) {
+    struct bench bench = open_bench();
+    wal_fault_set(WAL_FAULT_CQE_WRITE, 1, 1, WAL_FAULT_FAIL, EAGAIN);
+    submit(&bench, WAL_IO_WRITE_SYNC, 0, memory, PAGE);
+    CHECK_EQ(finish(&bench), -EIO);
+    wal_fault_set(WAL_FAULT_CQE_SYNC, 1, 1, WAL_FAULT_FAIL, ECANCELED);
+    CHECK_EQ(wal_io_sync(bench.io, bench.file), -EIO);
+    wal_fault_set(WAL_FAULT_CQE_WRITE, 1, 1, WAL_FAULT_SHORT, 10);
+    fill(memory, PAGE, 9);
+    submit(&bench, WAL_IO_WRITE_SYNC, 0, memory, PAGE);
+    CHECK_EQ(finish(&bench), 0);
+    wal_fault_clear();
+    CHECK(is_written(0, memory, PAGE));
+    close_bench(&bench);
+}
+
+static void mutants_are_noticed(void) {
+    wal_mutant_now = WAL_MUTANT_M3_HARDLINK;
+    CHECK(sweep(0, WAL_IO_WRITE_SYNC, memory) > 0);
+    wal_mutant_now = WAL_MUTANT_M4_RETRY_SYNC;
+    CHECK(sweep(0, WAL_IO_SYNC, memory) > 0);
+    CHECK(sweep(0, WAL_IO_WRITE_SYNC, memory) > 0);
+    wal_mutant_now = WAL_MUTANT_NONE;
+}
+
+/* ---- waiting --------------------------------------------------------------------------------- */
+
+static void a_wait_ends_when_it_should(void) {
+    struct bench bench = open_bench();
+    struct wal_io_completion done;
+    wal_fault_set(WAL_FAULT_CQE_SYNC, 1, 0, WAL_FAULT_STALL, HOUR_MS);
+    submit(&bench, WAL_IO_SYNC, 0, NULL, 0);
+    CHECK_EQ(wal_io_reap(bench.io, &done, 1, 0, 0), 0);
+    double begin = check_seconds();
+    CHECK_EQ(wal_io_reap(bench.io, &done, 1, 30000000, WAL_IO_MAY_BLOCK), 0);
+    CHECK(check_seconds() - begin >= 0.029);
+    CHECK_EQ(wal_io_sync(bench.io, bench.file), 0); /* others are not held up */
+    wal_fault_clear();
+    CHECK_EQ(finish(&bench), 0);
+    close_bench(&bench);
+}
+
+static void on_alarm(int number) { (void)number; }
+
+static void signals_interrupt_a_reap(void) {
+    struct bench bench = open_bench();
+    struct wal_io_completion done;
+    struct sigaction action = {.sa_handler = on_alarm};
+    CHECK_EQ(sigaction(SIGALRM, &action, NULL), 0);
+    wal_fault_set(WAL_FAULT_CQE_SYNC, 1, 0, WAL_FAULT_STALL, HOUR_MS);
+    submit(&bench, WAL_IO_SYNC, 0, NULL, 0);
+    CHECK_EQ(ualarm(20000, 0), 0);
+    double begin = check_seconds();
+    /* Held completions are looked at every 2 ms: a signal may come between two waits. */
+    (void)ualarm(20000, 1000);
+    CHECK_EQ(wal_io_reap(bench.io, &done, 1, -1, 0), -EINTR);
+    CHECK(check_seconds() - begin < 2);
+    CHECK_EQ(wal_io_reap(bench.io, &done, 1, 20000000, WAL_IO_MAY_BLOCK), 0);
+    (void)ualarm(0, 0);
+    wal_fault_clear();
+    CHECK_EQ(finish(&bench), 0);
+    close_bench(&bench);
+}
+
+/* ---- threads --------------------------------------------------------------------------------- */
+
+struct crowd {
+    struct bench *bench;
+    atomic_int rounds;
+    atomic_int results; /* syncs that failed */
+};
+
+static void *sync_often(void *argument) {
+    struct crowd *crowd = argument;
+    while (atomic_fetch_sub(&crowd->rounds, 1) > 0) {
+        if (wal_io_sync(crowd->bench->io, crowd->bench->file) != 0) {
+            atomic_fetch_add(&crowd->results, 1);
+        }
+    }
+    return NULL;
+}
+
+static void threads_share_the_ring(void) {
+    struct bench bench = open_bench();
+    uint64_t rounds = check_scaled(3000);
+    struct crowd crowd = {.bench = &bench};
+    atomic_store(&crowd.rounds, (int)rounds);
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) CHECK_EQ(pthread_create(&threads[i], NULL, sync_often, &crowd), 0);
+    uint64_t reaped = 0;
+    for (uint64_t i = 0; i < rounds; i++) {
+        submit(&bench, i % 2 ? WAL_IO_SYNC : WAL_IO_WRITE_SYNC, i % 64 * PAGE, memory, 100);
+        struct wal_io_completion done[4];
+        int got;
+        do {
+            got = wal_io_reap(bench.io, done, 4, -1, i % 3 ? WAL_IO_MAY_BLOCK : 0);
+        } while (got == -EINTR);
+        CHECK(got > 0);
+        for (int k = 0; k < got; k++) CHECK_EQ(done[k].result, 0);
+        reaped += (uint64_t)got;
+    }
+    CHECK_EQ(reaped, rounds);
+    for (int i = 0; i < 2; i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
+    CHECK_EQ(atomic_load(&crowd.results), 0);
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_FSYNC), 2 * rounds);
+    COUNT("ring_syncs_by_threads", 2 * rounds);
+    close_bench(&bench);
+}
+
+/* The kernel's workers belong to the submitting thread: what they have not begun is cancelled. */
+static void *submit_and_exit(void *argument) {
+    struct bench *bench = argument;
+    for (unsigned i = 0; i < 8; i++) {
+        submit(bench, WAL_IO_WRITE_SYNC, i * BUFFER_BYTES / 2, memory + i * BUFFER_BYTES / 2,
+               BUFFER_BYTES / 2);
+    }
+    return NULL;
+}
+
+static void requests_outlive_their_thread(void) {
+    struct bench bench = open_bench();
+    int rounds = (int)check_scaled(100);
+    uint64_t asked = 0;
+    for (int round = 0; round < rounds; round++) {
+        fill(memory, BUFFERS * BUFFER_BYTES, (unsigned)round);
+        pthread_t thread;
+        CHECK_EQ(pthread_create(&thread, NULL, submit_and_exit, &bench), 0);
+        CHECK_EQ(pthread_join(thread, NULL), 0);
+        asked += 8;
+        for (int left = 8; left > 0; left--) {
+            struct wal_io_completion done;
+            CHECK_EQ(wal_io_reap(bench.io, &done, 1, -1, WAL_IO_MAY_BLOCK), 1);
+            CHECK_EQ(done.result, 0);
+        }
+        CHECK(is_written(0, memory, BUFFERS * BUFFER_BYTES));
+    }
+    COUNT("ring_entries_repeated_for_exited_threads", ring_op(&bench, WAL_RING_OP_FSYNC) - asked);
+    close_bench(&bench);
+}
+
+static void destroy_waits_for_the_kernel(void) {
+    for (int round = 0; round < 20; round++) {
+        struct bench bench = open_bench();
+        if (round % 2) wal_fault_set(WAL_FAULT_CQE_SYNC, 2, 0, WAL_FAULT_STALL, HOUR_MS);
+        char *own = malloc(200 * PAGE); /* ASan tells if the kernel's or ours is used later */
+        CHECK(own != NULL);
+        fill(own, 200 * PAGE, 1);
+        for (unsigned i = 0; i < 200; i++) {
+            submit(&bench, WAL_IO_WRITE_SYNC, i * PAGE, own + i * PAGE, PAGE);
+        }
+        if (round % 4 < 2) wal_io_close(bench.io, bench.file);
+        wal_io_destroy(bench.io);
+        free(own);
+        wal_fault_clear();
+        CHECK_EQ(wal_open_files(), 0);
+    }
+}
+
+/* A file closed under its requests keeps its place until they are done. */
+static void a_closed_file_is_not_mistaken(void) {
+    struct bench bench = open_bench();
+    fill(memory, PAGE, 1);
+    wal_fault_set(WAL_FAULT_CQE_SYNC, 1, 0, WAL_FAULT_STALL, HOUR_MS);
+    submit(&bench, WAL_IO_WRITE_SYNC, 0, memory, PAGE);
+    wal_io_close(bench.io, bench.file);
+    bench.file = wal_io_open(bench.io, "other", WAL_IO_WRITE | WAL_IO_CREATE);
+    CHECK(bench.file >= 0);
+    wal_fault_clear();
+    CHECK_EQ(finish(&bench), 0);
+    struct wal_io_stat stat;
+    CHECK_EQ(wal_io_stat(bench.io, bench.file, &stat), 0);
+    CHECK_EQ(stat.bytes, 0);
+    CHECK_EQ(wal_io_sync(bench.io, bench.file), 0);
+    CHECK_EQ(wal_io_unlink(bench.io, "other"), 0);
+    close_bench(&bench);
+}
+
+static void files_beyond_the_table_work(void) {
+    struct bench bench = open_bench();
+    int files[80];
+    char name[16];
+    for (int i = 0; i < 80; i++) {
+        (void)snprintf(name, sizeof name, "f%d", i);
+        files[i] = wal_io_open(bench.io, name, WAL_IO_WRITE | WAL_IO_CREATE);
+        CHECK(files[i] >= 0);
+        CHECK_EQ(wal_io_sync(bench.io, files[i]), 0);
+    }
+    wal_backend_info info;
+    wal_io_uring_info(bench.io, &info);
+    CHECK_EQ(info.fallbacks & WAL_FALLBACK_FILES, WAL_FALLBACK_FILES);
+    for (int i = 0; i < 80; i++) {
+        (void)snprintf(name, sizeof name, "f%d", i);
+        wal_io_close(bench.io, files[i]);
+        CHECK_EQ(wal_io_unlink(bench.io, name), 0);
+    }
+    close_bench(&bench);
+}
+
+/* ---- processes ------------------------------------------------------------------------------- */
+
+/* Descriptors of this process whose target holds text. */
+static int descriptors_of(const char *text) {
+    DIR *stream = opendir("/proc/self/fd");
+    CHECK(stream != NULL);
+    int found = 0;
+    for (struct dirent *entry; (entry = readdir(stream)) != NULL;) {
+        char target[300] = {0};
+        if (readlinkat(dirfd(stream), entry->d_name, target, sizeof target - 1) < 0) continue;
+        found += strstr(target, text) != NULL;
+    }
+    closedir(stream);
+    return found;
+}
+
+static int maps_hold(const char *text) {
+    FILE *maps = fopen("/proc/self/maps", "r");
+    CHECK(maps != NULL);
+    char line[512];
+    int found = 0;
+    while (fgets(line, sizeof line, maps) != NULL) found += strstr(line, text) != NULL;
+    fclose(maps);
+    return found;
+}
+
+static void a_child_has_no_ring(void) {
+    struct bench bench = open_bench();
+    CHECK_EQ(descriptors_of("io_uring"), 1);
+    CHECK(maps_hold("io_uring") > 0);
+    fill(memory, BUFFERS * BUFFER_BYTES, 1);
+    for (unsigned i = 0; i < 40; i++) {
+        submit(&bench, WAL_IO_WRITE_SYNC, i * PAGE, memory + i * PAGE, PAGE);
+    }
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        int wrong = descriptors_of("io_uring") + maps_hold("io_uring") + descriptors_of(directory);
+        wal_io_destroy(bench.io);
+        _exit(wrong + (wal_open_files() != 0));
+    }
+    int status = 0;
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK(WIFEXITED(status));
+    CHECK_EQ(WEXITSTATUS(status), 0);
+    for (int left = 40; left > 0; left--) {
+        struct wal_io_completion done;
+        CHECK_EQ(wal_io_reap(bench.io, &done, 1, -1, WAL_IO_MAY_BLOCK), 1);
+        CHECK_EQ(done.result, 0);
+    }
+    CHECK(is_written(0, memory, 40 * PAGE));
+    close_bench(&bench);
+    CHECK_EQ(descriptors_of("io_uring"), 0);
+    CHECK_EQ(maps_hold("io_uring"), 0);
+}
+
+/* The kernel's thread carries the number of the task that set the ring up. */
+static int has_poll_thread(void) {
+    DIR *stream = opendir("/proc/self/task");
+    CHECK(stream != NULL);
+    int found = 0;
+    for (struct dirent *entry; (entry = readdir(stream)) != NULL;) {
+        char path[300], name[32] = {0};
+        (void)snprintf(path, sizeof path, "/proc/self/task/%s/comm", entry->d_name);
+        FILE *comm = fopen(path, "r");
+        if (comm == NULL) continue;
+        if (fgets(name, sizeof name, comm) != NULL) found += strncmp(name, "iou-sqp-", 8) == 0;
+        fclose(comm);
+    }
+    closedir(stream);
+    return found;
+}
+
+static void kernel_poll_polls(void) {
+    struct bench bench;
+    wal_ring_options how = options();
+    how.kernel_poll = 1;
+    how.sq_poll_idle_ms = 1;
+    CHECK_EQ(open_bench_with(&bench, &how, 0), 0);
+    wal_backend_info info;
+    wal_io_uring_info(bench.io, &info);
+    if (info.fallbacks & WAL_FALLBACK_KERNEL_POLL) {
+        printf("  skipped: %s\n", info.reason);
+        CHECK(getenv("WALENGINE_REQUIRE_ALL") == NULL);
+    } else {
+        CHECK_EQ(has_poll_thread(), 1);
+    }
+    fill(memory, BUFFERS * BUFFER_BYTES, 1);
+    for (unsigned i = 0; i < 300; i++) {
+        if (i % 50 == 0) usleep(3000); /* it sleeps, and has to be woken */
+        submit(&bench, WAL_IO_WRITE_SYNC, i % 60 * PAGE, memory + i % 60 * PAGE, PAGE);
+        if (i % 3 == 0) CHECK_EQ(wal_io_sync(bench.io, bench.file), 0);
+        if (i % 60 == 59) {
+            for (int left = 60; left > 0; left--) {
+                struct wal_io_completion done;
+                CHECK_EQ(wal_io_reap(bench.io, &done, 1, -1, WAL_IO_MAY_BLOCK), 1);
+                CHECK_EQ(done.result, 0);
+            }
+        }
+    }
+    CHECK(is_written(0, memory, 60 * PAGE));
+    close_bench(&bench);
+}
+
+/* Every allocation of opening fails once: an error, and nothing is left open. */
+static void opening_survives_without_memory(void) {
+    for (uint64_t nth = 1; nth < 20; nth++) {
+        wal_error error;
+        wal_backend_info info;
+        wal_ring_options how = options();
+        struct wal_io *base = NULL, *io = NULL;
+        CHECK_EQ(wal_io_posix_open(directory, WAL_DIR_WRITER, &base, &error), 0);
+        (void)wal_alloc_fail(0);
+        (void)wal_alloc_fail(nth);
+        int result = wal_io_uring_wrap(base, &how, &io, &info, &error);
+        uint64_t allocations = wal_alloc_fail(0);
+        CHECK_EQ(result, allocations < nth ? 0 : -ENOMEM);
+        wal_io_destroy(result == 0 ? io : base);
+        CHECK_EQ(wal_open_files(), 0);
+        CHECK_EQ(descriptors_of("io_uring"), 0);
+        if (result == 0) return;
+    }
+    CHECK(0);
+}
+
+/* ---- all of it ------------------------------------------------------------------------------- */
+
+static int io_uring_works(void) {
+    wal_backend_info info;
+    wal_error error = {.code = 0};
+    wal_ring_options how = options();
+    if (wal_ring_probe(&how, &info, &error) == 0) return 1;
+    printf("  skipped: io_uring does not work here: %s\n", error.message);
+    return 0;
+}
+
+static void run_all(void) {
+    RUN(ring_opens_and_answers);
+    RUN(completions_that_overflow_are_fetched);
+    RUN(probe_tells);
+    RUN(every_kind_of_request_works);
+    RUN(direct_requests_work);
+    RUN(long_requests_are_split);
+    RUN(chains_longer_than_the_queue_work);
+    RUN(more_requests_than_room_all_complete);
+    RUN(every_completion_can_go_wrong);
+    RUN(faults_that_do_not_end_are_given_up);
+    RUN(mutants_are_noticed);
+    RUN(a_wait_ends_when_it_should);
+    RUN(signals_interrupt_a_reap);
+    RUN(threads_share_the_ring);
+    RUN(requests_outlive_their_thread);
+    RUN(destroy_waits_for_the_kernel);
+    RUN(a_closed_file_is_not_mistaken);
+    RUN(files_beyond_the_table_work);
+    RUN(a_child_has_no_ring);
+    RUN(kernel_poll_polls);
+    RUN(opening_survives_without_memory);
+    COUNT("ring_requests_under_faults", requests_checked);
+}
+
+int main(void) {
+    RUN(load_refuses_what_is_no_liburing);
+    if (!io_uring_works()) {
+        return getenv("WALENGINE_REQUIRE_ALL") != NULL ? 1 : check_end();
+    }
+    make_directory();
+    memory = aligned_alloc(PAGE, BUFFERS * BUFFER_BYTES);
+    elsewhere = aligned_alloc(PAGE, BUFFERS * BUFFER_BYTES);
+    CHECK(memory != NULL && elsewhere != NULL);
+    run_all();
+    free(memory);
+    free(elsewhere);
+    remove_directory();
+    return check_end();
+}
