@@ -48,8 +48,7 @@ static void join_threads(struct wal_writer *writer) {
 static void let_go(struct wal_writer *writer) {
     writer->final_frame_bytes = wal_writer_frame_bytes(writer);
     wal_io_count(writer->io, &writer->final_counters);
-    wal_release_files(writer);
-    wal_io_destroy(writer->io);
+    wal_io_destroy(writer->io); /* closes the files, once the kernel is done with them */
     writer->io = NULL;
     wal_flight_free(writer);
     pthread_cond_broadcast(&writer->changed);

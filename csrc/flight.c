@@ -90,6 +90,7 @@ static void take_completion(struct wal_writer *writer, const struct wal_io_compl
     WAL_FAIL_POINT("sync.after");
     group->is_done = 1;
     flight->undone--;
+    if (WAL_MUTANT(D1_ACK_BEHIND_HOLE)) publish(writer, group->lsn, group->segment_id);
     if (completion->result == 0) return;
     const char *what = group->kind == WAL_IO_SYNC         ? "a sync failed"
                        : group->kind == WAL_IO_WRITE_SYNC ? "a write or its sync failed"
@@ -148,6 +149,15 @@ int wal_begin_sync(struct wal_writer *writer, wal_error *error) {
     return result < 0 ? give_up(writer, group, result, error) : 0;
 }
 
+/* What mutant F1 does instead: the write, and the belief that it is durable. */
+static int plain(struct wal_writer *writer, const struct wal_io_request *request) {
+    struct iovec part = {.iov_base = (void *)(uintptr_t)request->data, .iov_len = request->bytes};
+    (void)wal_io_write(writer->io, request->file, request->offset, &part, 1);
+    take_completion(writer, &(struct wal_io_completion){.token = request->token});
+    wal_settle(writer);
+    return 0;
+}
+
 int wal_begin_write(struct wal_writer *writer, enum wal_io_kind kind, const struct wal_run *run,
                     uint64_t offset, uint64_t bytes, wal_error *error) {
     struct wal_group *group = push(writer, kind);
@@ -164,6 +174,7 @@ int wal_begin_write(struct wal_writer *writer, enum wal_io_kind kind, const stru
         .bytes = (size_t)bytes,
         .token = writer->flight.next - 1,
     };
+    if (WAL_MUTANT(F1_APPEND_PLAIN) && kind == WAL_IO_WRITE_DURABLE) return plain(writer, &request);
     int result = wal_io_submit(writer->io, &request);
     return result < 0 ? give_up(writer, group, result, error) : 0;
 }
@@ -178,6 +189,7 @@ int wal_hand_over_flying(struct wal_writer *writer, wal_error *error) {
     for (uint64_t i = flight->first; i < flight->next; i++) {
         struct wal_group *group = group_at(flight, i);
         if (group->kind != WAL_IO_WRITE_SYNC || group->is_done || group->is_handed) continue;
+        if (WAL_MUTANT(D2_APPEND_BEHIND_FLYING)) continue;
         struct iovec part = {.iov_base = group->run.data,
                              .iov_len = (size_t)(group->end_offset - group->offset)};
         int result = wal_io_write(writer->io, writer->tail.file, group->offset, &part, 1);

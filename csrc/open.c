@@ -225,8 +225,8 @@ void wal_release_files(struct wal_writer *writer) {
 
 void wal_writer_destroy(struct wal_writer *writer) {
     if (writer->io != NULL) {
-        wal_release_files(writer);
-        wal_io_destroy(writer->io); /* waits for what the kernel still has in its hands */
+        /* It waits for what the kernel has in its hands, and closes the files only then. */
+        wal_io_destroy(writer->io);
         wal_flight_free(writer);
     }
     (void)pthread_cond_destroy(&writer->changed);
@@ -326,6 +326,7 @@ static int recover_again(struct wal_writer *writer, wal_report *report, wal_erro
     wal_background_pause(writer);
     int result = writer->poisoned ? 0 : wal_sync_tail(writer, error);
     (void)wal_drain(writer, NULL); /* the device may yet change what recovery reads */
+    if (writer->flight.broken) result = wal_tell_poison(writer, error); /* for ever: close it */
     if (result == 0) {
         wal_flight_reset(writer);
         wal_release_files(writer);

@@ -8,6 +8,7 @@
  * Scripts: tokens of one letter and a number, blanks are ignored.
  *   aN  append N bytes              AN  the same, with the record's own CRC
  *   bN  append_batch of N, 1 and 0 bytes      BN  the same, durable (what flush_batch does)
+ *   iN  the same, but a signal ends the wait and the batch stays in flight
  *   gN  an atomic batch of three records of N bytes      GN  the same, durable
  *   f   fill: a record of 9000 bytes and a commit; three of them rotate the smallest segment
  *   c   commit (sync)               m   the background steps that are due

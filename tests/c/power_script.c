@@ -28,12 +28,22 @@ static int fill(struct session *s) {
     return result < 0 ? result : session_commit(s);
 }
 
+/* The caller of a durable batch is called away by a signal; what is in flight goes on. */
+static int interrupted(struct session *s, uint32_t length) {
+    uint64_t before = s->disk->eintr_every;
+    s->disk->eintr_every = 1;
+    int result = batch(s, length, WAL_DURABLE | WAL_INTERRUPTIBLE);
+    s->disk->eintr_every = before;
+    return result;
+}
+
 static int play_token(struct session *s, char letter, uint64_t number) {
     switch (letter) {
         case 'a': return session_append(s, number, 0);
         case 'A': return session_append(s, number, WAL_RECORD_CRC);
         case 'b': return batch(s, (uint32_t)number, 0);
         case 'B': return batch(s, (uint32_t)number, WAL_DURABLE);
+        case 'i': return interrupted(s, (uint32_t)number);
         case 'g': return batch(s, (uint32_t)number, WAL_ATOMIC);
         case 'G': return batch(s, (uint32_t)number, WAL_ATOMIC | WAL_DURABLE);
         case 'f': return fill(s);
@@ -130,9 +140,10 @@ static const char *const stories[] = {
     "a40000 c a10 c x a40000 a10 k a10 c", /* a record larger than a segment */
     "b10 b600 b40 c b10 b10 b10 b10 c x",  /* groups in flight, as far as the mode has them */
     "b10 b10 b10 k b10 b10 x b10 b10 r b9 c",
-    "B600 a10 B40 b7 B700 k B9 a1 c",       /* a write and its sync in one */
-    "b9000 b9000 b9000 b9000 c b9000 k B9", /* ... across a rotation */
-    "b10 b10 e b10 b10 c k b10 c",          /* one of several in flight fails */
+    "B600 a10 B40 b7 B700 k B9 a1 c",         /* a write and its sync in one */
+    "b9000 b9000 b9000 b9000 c b9000 k B9",   /* ... across a rotation */
+    "b10 b10 e b10 b10 c k b10 c",            /* one of several in flight fails */
+    "B9 i40 a7 a9 k i600 a1 b3 c i9 i9 a2 x", /* appends behind a write that is in flight */
     "b30 g3000 b30 g600 b30 c G3000 b5 k G7",
     "b10 c b20 b20 x d b20 b20 k u B20 b20 x s b9 k d b9 c", /* modes change between openings */
     "f f m b2000 b2000 b2000 m b2000 t1 m f b2000 c",

@@ -22,8 +22,9 @@ struct verdict {
 
 static char directory[] = "/tmp/walengine-mutants-XXXXXX";
 
-static void power_suite(struct verdict *verdict) {
+static void power_suite(struct verdict *verdict, uint32_t modes) {
     struct power_options options = {
+        .modes = modes,
         .seed = check_seed(),
         .states_max = 60000,
         .writer_every = 12,
@@ -38,6 +39,10 @@ static void power_suite(struct verdict *verdict) {
     verdict->tried = result.states_at_first;
     snprintf(verdict->first, sizeof(verdict->first), "%.500s", result.first);
 }
+
+static void power_all(struct verdict *verdict) { power_suite(verdict, 0); }
+static void power_ring(struct verdict *verdict) { power_suite(verdict, 1 << SESSION_RING); }
+static void power_direct(struct verdict *verdict) { power_suite(verdict, 1 << SESSION_DIRECT); }
 
 static void io_error_suite(struct verdict *verdict) {
     struct io_errors_options options = {.seed = check_seed(), .scale = 1, .stop_at_first = true};
@@ -63,7 +68,9 @@ struct suite {
     const char *name;
     void (*run)(struct verdict *verdict);
 };
-static const struct suite power = {"power_loss", power_suite};
+static const struct suite power = {"power_loss", power_all};
+static const struct suite ring = {"power_loss, ring", power_ring};
+static const struct suite direct = {"power_loss, direct", power_direct};
 static const struct suite io_errors = {"io_errors", io_error_suite};
 static const struct suite hostile = {"hostile", hostile_suite};
 
@@ -74,6 +81,8 @@ static const struct {
 } mutants[] = {
     {WAL_MUTANT_M1_SKIP_SYNC, "M1 skip the sync", &power},
     {WAL_MUTANT_M2_ACK_BEFORE_SYNC, "M2 acknowledge before the sync", &io_errors},
+    {WAL_MUTANT_M2_ACK_BEFORE_SYNC, "M2 the same, direct", &direct},
+    {WAL_MUTANT_M2_ACK_BEFORE_SYNC, "M2 the same, linked", &ring},
     {WAL_MUTANT_M5_NO_SALT, "M5 no new salt", &power},
     {WAL_MUTANT_M6_NO_DIR_SYNC, "M6 no directory sync", &power},
     {WAL_MUTANT_M7_CRC_SKIPS_LSN, "M7 header CRC without LSN", &hostile},
@@ -82,13 +91,18 @@ static const struct {
     {WAL_MUTANT_M10_LENGTH_TRUSTED, "M10 lengths are trusted", &hostile},
     {WAL_MUTANT_M11_NO_HEADER_SYNC, "M11 header not synced", &power},
     {WAL_MUTANT_M12_NO_LOCK, "M12 no lock", &hostile},
+    {WAL_MUTANT_D1_ACK_BEHIND_HOLE, "D1 acknowledge behind a hole", &direct},
+    {WAL_MUTANT_D2_APPEND_BEHIND_FLYING, "D2 append behind a flying write", &ring},
+    {WAL_MUTANT_F1_APPEND_PLAIN, "F1 a direct write without DSYNC", &direct},
     {WAL_MUTANT_F2_APPEND_NOT_PADDED, "F2 append not padded", &power},
     {WAL_MUTANT_F3_RECOVER_CACHED, "F3 recovery reads the cache", &power},
     {WAL_MUTANT_F4_NAME_ORDER, "F4 the chain by names", &power},
     {WAL_MUTANT_F5_TRIM_AHEAD, "F5 trim beyond the end", &power},
     {WAL_MUTANT_F7_UNSEAL_ANY_ALIGNMENT, "F7 un-seal any alignment", &power},
     {WAL_MUTANT_F8_ROTATE_NO_DRAIN, "F8 rotation does not sync", &power},
+    {WAL_MUTANT_F8_ROTATE_NO_DRAIN, "F8 the same, direct", &direct},
     {WAL_MUTANT_F9_SEAL_ONE_SYNC, "F9 seal and data in one sync", &power},
+    {WAL_MUTANT_F9_SEAL_ONE_SYNC, "F9 the same, direct", &direct},
     {WAL_MUTANT_F10_NO_FREE_DIR_SYNC, "F10 spare used too early", &power},
 };
 enum { MUTANTS = sizeof(mutants) / sizeof(mutants[0]), CHILD_SECONDS_MAX = 300 };
@@ -131,7 +145,7 @@ static void every_mutant_dies(void) {
         double begin = check_seconds();
         bool dead = fails(mutants[i].suite, mutants[i].mutant, &verdict);
         if (dead) killed++;
-        printf("    %-30s %-10s %-8s after %6" PRIu64 " (%.1f s) %.160s\n", mutants[i].name,
+        printf("    %-31s %-18s %-8s after %6" PRIu64 " (%.1f s) %.160s\n", mutants[i].name,
                mutants[i].suite->name, dead ? "killed" : "SURVIVES", verdict.tried,
                check_seconds() - begin, verdict.first);
         fflush(stdout);
