@@ -15,7 +15,14 @@ import pytest
 from processes import cli, ends
 from support import five_records, flip, more, segment_name
 
-from walengine import PortableWalWriter, Verdict, __version__, recover, replay
+from walengine import (
+    PortableWalWriter,
+    Verdict,
+    __version__,
+    is_io_uring_available,
+    recover,
+    replay,
+)
 
 LINES = [b"one\n", b"two\n", b"\n", b"four \r with\x0bcontrols\x00\n", b"last without"]
 
@@ -71,6 +78,29 @@ def test_append_goes_on_in_a_log(log):
     assert ends(cli("append", log, data=b"four\n"), 0)
     assert data_of(log)[-1] == b"four\n"
     assert recover(log).last_lsn == 4
+
+
+@pytest.mark.parametrize("backend", ["auto", "io_uring", "pwrite"])
+def test_append_and_trim_take_a_backend(path, backend):
+    append = cli("append", path, "--backend", backend, data=b"one\ntwo\n")
+    if backend == "io_uring" and not is_io_uring_available():
+        assert ends(append, 1, "io_uring")
+        return
+    assert ends(append, 0, "2 records appended")
+    assert ends(cli("trim", path, 2, "--backend", backend), 0)
+    assert data_of(path) == [b"two\n"]
+
+
+def test_the_backend_is_the_one_that_was_asked_for(log, tmp_path):
+    """Method: liburing is demanded, and a package without a library hides it: no ring at all."""
+    decoy = tmp_path / "decoy" / "liburing"
+    decoy.mkdir(parents=True)
+    (decoy / "__init__.py").touch()
+    hidden = {"WALENGINE_RING": "liburing", "PYTHONPATH": str(decoy.parent)}
+    for command in (["append", log], ["trim", log, 1]):
+        assert ends(cli(*command, **hidden), 1, "pip install 'walengine.liburing")
+        assert ends(cli(*command, "--backend", "io_uring", **hidden), 1)
+        assert ends(cli(*command, "--backend", "pwrite", **hidden), 0)
 
 
 def test_append_of_nothing_makes_an_empty_log(path):
@@ -372,6 +402,7 @@ def test_trim_of_a_locked_log_is_code_5(log):
         ["append", "log", "--durable-every", "0"],
         ["append", "log", "--durable-every", "x"],
         ["append", ""],
+        ["append", "log", "--backend", "libaio"],
         ["replay", "log", "--format", "xml"],
         ["replay", "log", "--from", "0"],
         ["replay", "log", "--to", "-1"],
@@ -380,6 +411,7 @@ def test_trim_of_a_locked_log_is_code_5(log):
         ["trim", "log"],
         ["trim", "log", "0"],
         ["trim", "log", "x"],
+        ["trim", "log", "1", "--backend", ""],
         ["trim", "log", "99999999999999999999999"],
         ["demo", "--seconds", "0"],
         ["demo", "--directory", "no/such/place"],

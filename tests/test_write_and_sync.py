@@ -6,7 +6,6 @@ what was acknowledged is what the crash suites show.
 
 from __future__ import annotations
 
-import sys
 import threading
 
 import pytest
@@ -250,33 +249,27 @@ def test_what_was_taken_is_waited_for_and_not_given_again(wal, path, monkeypatch
 
 
 def test_what_was_not_taken_is_given_again(wal, path, monkeypatch):
-    """Method: C takes one record of each call, then none of the next, then goes on."""
+    """Method: every second call takes nothing, the others one record of theirs."""
     real = _native_writer._append_batch
-    answers = []
+    offered = []
 
-    def some(handle, joined, lengths, sums, count, *rest):
-        *_, first_lsn, taken, _error = rest
-        if len(answers) % 2:
-            taken[0] = 0
-            answers.append(0)
+    def take_one(handle, joined, lengths, sums, count, flags, first_lsn, taken, error):
+        offered.append(count)
+        if len(offered) % 2 == 0:
+            first_lsn[0] = taken[0] = 0
             return AGAIN
-        answers.append(1)
-        assert first_lsn[0] == 0 or len(answers) > 1
-        return real(handle, joined, lengths, sums, 1, *rest) if count == 1 else _one(rest, joined)
-
-    def _one(rest, joined):
-        size = 3
-        one = _native.ffi.from_buffer("uint32_t[]", size.to_bytes(4, sys.byteorder))
-        assert real(wal._native._handle, joined[:size], one, _native.ffi.NULL, 1, *rest) == 0
+        one = lengths[0]
+        code = real(handle, joined[:one], lengths, sums, 1, flags, first_lsn, taken, error)
+        assert (code, taken[0]) == (0, 1)
         return AGAIN
 
-    records = [b"abc", b"def", b"ghi"]
+    records = [b"one", b"twenty-two", b"three"]
     for record in records:
         wal.append_batched(record)
     with monkeypatch.context() as patch:
-        patch.setattr(_native_writer, "_append_batch", some)
+        patch.setattr(_native_writer, "_append_batch", take_one)
         wal.flush_batch()
-    assert answers == [1, 0, 1, 0, 1]
+    assert offered == [3, 2, 2, 1, 1]
     assert (wal.durable_lsn, data_of(path)) == (3, records)
 
 
