@@ -10,6 +10,9 @@
  * The requests of one file are done one at a time, in the order of their submission. At most two are
  * being done at any moment, one by the reaper and one by the worker.
  *
+ * A file that is closed takes its requests along: those not begun are cancelled, and the one that
+ * the worker is at is waited for.
+ *
  * Wake-ups. A thread that wakes and finds the mutex held goes to sleep again, and the second wake-up
  * costs as much as the first. So nobody signals with the mutex held.
  *
@@ -36,7 +39,7 @@ struct worker_io {
     uint64_t fork_generation;
     pthread_mutex_t mutex;   /* guards all below; never held during I/O, and taken last */
     pthread_cond_t posted;   /* for the worker: the queue is its, or the end */
-    pthread_cond_t finished; /* for the reaper: the worker has done something */
+    pthread_cond_t finished; /* for reap and close: the worker has done something */
 
     /* Owned here: submitted and not begun, oldest first; and done, and not reaped. */
     struct wal_io_request *queue;
@@ -49,7 +52,7 @@ struct worker_io {
     int reaper_file;    /* whose request the reaper is doing */
     int worker_file;    /* and the worker */
     int worker_idles;   /* waits for posted */
-    int reaper_waits;   /* for finished */
+    int waiters;        /* for finished */
     int worker_started; /* worker is a thread that has to be joined */
     int stopping;
     pthread_t worker;
@@ -114,14 +117,17 @@ static int take_done(struct worker_io *w, struct wal_io_completion *completions,
 }
 
 /* Release the mutex, and only then wake: see above. */
-static void unlock_and_wake(struct worker_io *w) {
-    int worker_has_work = w->worker_idles && w->handed && next(w) < w->queue_count;
-    int reaper_has_done = w->reaper_waits && w->done_count > 0;
-    if (worker_has_work) w->worker_idles = 0; /* once is enough */
-    if (reaper_has_done) w->reaper_waits = 0;
+static void unlock_and_wake_worker(struct worker_io *w) {
+    int has_work = w->worker_idles && w->handed && next(w) < w->queue_count;
+    if (has_work) w->worker_idles = 0; /* once is enough */
     pthread_mutex_unlock(&w->mutex);
-    if (worker_has_work) pthread_cond_signal(&w->posted);
-    if (reaper_has_done) pthread_cond_signal(&w->finished);
+    if (has_work) pthread_cond_signal(&w->posted);
+}
+
+static void unlock_and_wake_waiters(struct worker_io *w) {
+    int waiters = w->waiters;
+    pthread_mutex_unlock(&w->mutex);
+    if (waiters > 0) pthread_cond_broadcast(&w->finished);
 }
 
 /* ---- the worker ------------------------------------------------------------------------------ */
@@ -141,7 +147,7 @@ static void *worker_main(void *argument) {
         int result = wal_io_perform(w->base, &request);
         pthread_mutex_lock(&w->mutex);
         finish(w, &w->worker_file, &request, result);
-        unlock_and_wake(w);
+        unlock_and_wake_waiters(w);
         pthread_mutex_lock(&w->mutex);
     }
     pthread_mutex_unlock(&w->mutex);
@@ -191,15 +197,15 @@ static struct timespec after_ns(int64_t wait_ns) {
 
 /* With the mutex, which is released in between. 0: the time is over. */
 static int wait_finished(struct worker_io *w, int64_t wait_ns, const struct timespec *until) {
-    unlock_and_wake(w);
+    unlock_and_wake_worker(w);
     pthread_mutex_lock(&w->mutex);
     int result = 0;
+    w->waiters++;
     while (w->done_count == 0 && result != ETIMEDOUT) {
-        w->reaper_waits = 1;
         result = wait_ns < 0 ? pthread_cond_wait(&w->finished, &w->mutex)
                              : pthread_cond_timedwait(&w->finished, &w->mutex, until);
     }
-    w->reaper_waits = 0;
+    w->waiters--;
     return w->done_count > 0;
 }
 
@@ -231,7 +237,7 @@ static int worker_reap(struct wal_io *io, struct wal_io_completion *completions,
         }
     }
     int taken = take_done(w, completions, max);
-    unlock_and_wake(w);
+    unlock_and_wake_worker(w);
     return taken;
 }
 
@@ -272,7 +278,28 @@ static int worker_open(struct wal_io *io, const char *name, unsigned flags) {
     return file;
 }
 
+/* Its number may be another file's in a moment: nobody may come back to it. */
+static void let_go_of(struct worker_io *w, int file) {
+    pthread_mutex_lock(&w->mutex);
+    size_t left = 0;
+    for (size_t i = 0; i < w->queue_count; i++) {
+        if (w->queue[i].file != file) {
+            w->queue[left++] = w->queue[i];
+            continue;
+        }
+        w->done[w->done_count++] =
+            (struct wal_io_completion){.token = w->queue[i].token, .result = -ECANCELED};
+    }
+    w->queue_count = left;
+    w->waiters++;
+    while (w->worker_file == file) (void)pthread_cond_wait(&w->finished, &w->mutex);
+    w->waiters--;
+    unlock_and_wake_waiters(w);
+}
+
 static int worker_close(struct wal_io *io, int file) {
+    struct worker_io *w = worker_of(io);
+    if (wal_fork_generation() == w->fork_generation) let_go_of(w, file);
     return base_of(io)->ops->close(base_of(io), file);
 }
 

@@ -48,8 +48,8 @@
  *   - A failing completion is -EIO. A WRITE_DURABLE's leaves a mix on its own sectors, and no other
  *     descriptor hears of it; any other is a failed sync as above, but for sectors on which another
  *     request is still at work.
- *   - The data of a request must not change, and its file not be closed, while it is in flight:
- *     both are checked.
+ *   - The data of a request must not change, and its file must not be closed, before it has
+ *     completed: both are checked. Who closes, and then the directory too, drops it.
  */
 #ifndef WALENGINE_TEST_SIMDISK_H
 #define WALENGINE_TEST_SIMDISK_H
@@ -299,7 +299,6 @@ int sim_reap(struct wal_io *io, struct wal_io_completion *completions, int max, 
              unsigned flags);
 int sim_register_buffers(struct wal_io *io, void *memory, size_t bytes, unsigned count);
 void sim_drop_requests(struct sim_disk *disk, const struct wal_io *io);
-bool sim_has_request(const struct sim_disk *disk, int file);
 
 struct sim_disk *sim_disk_of(struct wal_io *io);
 bool sim_off(const struct sim_disk *disk);

@@ -28,14 +28,9 @@ static bool chance(struct sim_disk *disk, uint64_t one_in) {
     return check_below(&disk->async_seed, one_in) == 0;
 }
 
-bool sim_has_request(const struct sim_disk *disk, int file) {
-    for (size_t i = 0; i < disk->request_count; i++) {
-        if (disk->requests[i]->request.file == file) return true;
-    }
-    return false;
-}
-
 static void forget(struct sim_disk *disk, size_t i) {
+    struct sim_file *file = sim_file(disk, disk->requests[i]->inode);
+    if (file != NULL) file->opens--;
     free(disk->requests[i]);
     disk->request_count--;
     memmove(disk->requests + i, disk->requests + i + 1,
@@ -132,7 +127,7 @@ static int complete_sync(struct sim_disk *disk, const struct sim_request *r) {
 /* 1: completed; 0: the power went before it was. */
 static int complete(struct sim_disk *disk, size_t i, struct wal_io_completion *completion) {
     struct sim_request *r = disk->requests[i];
-    CHECK_EQ(disk->open[r->request.file].inode, r->inode);
+    CHECK_EQ(disk->open[r->request.file].inode, r->inode); /* closed, and its number given away */
     int result = 0;
     while (result == 0 && r->written < r->request.bytes) {
         if (sim_off(disk)) return 0;
@@ -174,6 +169,7 @@ int sim_submit(struct wal_io *io, const struct wal_io_request *request) {
     r->covers = disk->stamp;
     r->sum = sum_of(&r->request);
     disk->requests[disk->request_count++] = r;
+    sim_file(disk, r->inode)->opens++; /* as the kernel's ring holds it */
     progress(disk);
     return 0;
 }

@@ -284,6 +284,38 @@ static void a_durable_write_keeps_itself_only(void) {
     }
 }
 
+/* The same bytes once more are durable all the same: the second half of a short write. */
+static void a_durable_write_of_what_is_there(void) {
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        int file = begin_async(seed, 0);
+        put(file, 0, 'b', 512);
+        CHECK_EQ(submit(WAL_IO_WRITE_DURABLE, file, 0, 'b', 4096), 0);
+        CHECK_EQ(least(0), 0);
+        reap_one('b', 0);
+        CHECK_EQ(least(0), 'b');
+        CHECK(!is_open(0) && !is_open(4095));
+        end();
+    }
+}
+
+/* A process lets its log go with requests under way: the file stays, until they are dropped. */
+static void closed_with_requests_under_way(void) {
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        int file = begin_async(seed, 0);
+        CHECK_EQ(submit(WAL_IO_WRITE_SYNC, file, 0, 'b', 8192), 0);
+        wal_io_close(io, file);
+        CHECK_EQ(wal_io_unlink(io, "f"), 0);
+        CHECK_EQ(wal_io_sync_dir(io), 0);
+        file = file_named("g");
+        CHECK_EQ(submit(WAL_IO_WRITE_SYNC, file, 0, 'c', 8192), 0);
+        wal_io_destroy(io);
+        io = sim_io(disk);
+        CHECK_EQ(wal_io_sync_dir(io), 0);
+        CHECK_EQ(disk->file_count, 1);
+        end();
+    }
+}
+
 static void a_durable_write_keeps_no_size(void) {
     int file = begin_async(1, 0);
     CHECK_EQ(submit(WAL_IO_WRITE_DURABLE, file, FILE_BYTES, 'b', 4096), 0);
@@ -373,8 +405,8 @@ static void a_kill_takes_what_had_not_begun(void) {
         seen[first + last]++;
         CHECK_EQ(least(0), 0);
         wal_io_destroy(io);
-        sim_free(disk);
-        disk = copy;
+        sim_free(seed % 2 == 0 ? disk : copy);
+        if (seed % 2 == 0) disk = copy;
         for (int i = 0; i < 2; i++) {
             io = sim_io(disk);
             file = wal_io_open(io, "f", WAL_IO_WRITE);
@@ -489,9 +521,11 @@ static void the_power_goes_in_the_middle(void) {
             disk->cut_at = disk->events + more;
             put(file, 16384, 'p', 512);
             int result = submit(WAL_IO_WRITE_SYNC, file, 0, 'b', 8192);
+            if (result == 0) result = submit(WAL_IO_WRITE_DURABLE, file, 8192, 'c', 4096);
             if (result == 0) result = reap(1, -1);
             CHECK(result == 1 || result == -EIO);
             if (more == 1) CHECK_EQ(result, -EIO);
+            if (disk->events >= disk->cut_at) CHECK_EQ(reap(1, 0), -EIO);
             submitted += result == -EIO;
             reaped += result == 1;
             CHECK(disk->events <= disk->cut_at);
@@ -571,6 +605,8 @@ int main(void) {
     RUN(sizes_shrink_and_grow);
     RUN(traces_repeat);
     RUN(a_durable_write_keeps_itself_only);
+    RUN(a_durable_write_of_what_is_there);
+    RUN(closed_with_requests_under_way);
     RUN(a_durable_write_keeps_no_size);
     RUN(a_sync_covers_what_had_returned);
     RUN(no_sync_covers_a_write_in_flight);
