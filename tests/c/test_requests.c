@@ -1,0 +1,802 @@
+/*
+ * Requests without a ring: done in submit (io.c), by the reaper or by one thread (io_worker.c), and
+ * made to misbehave (io_fault.c). Over a base that records and obstructs, over a real directory,
+ * and over the simulated disk.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "hooks.h"
+#include "io_fault.h"
+#include "io_posix.h"
+#include "log.h"
+#include "simdisk.h"
+
+enum { MS = 1000000, CALLS_MAX = 4096, FILES = 4, FILE_BYTES = 65536 };
+
+static _Alignas(4096) char letters[26][16384];
+static struct wal_io_completion completions[CALLS_MAX];
+
+static struct wal_io_request request_of(enum wal_io_kind kind, int file, uint64_t offset, char byte,
+                                        size_t bytes, uint64_t token) {
+    memset(letters[byte - 'a'], byte, sizeof letters[0]);
+    return (struct wal_io_request){.kind = kind,
+                                   .file = file,
+                                   .offset = offset,
+                                   .data = letters[byte - 'a'],
+                                   .bytes = bytes,
+                                   .token = token};
+}
+
+static int submit_sync(struct wal_io *io, int file, uint64_t token) {
+    struct wal_io_request request = {.kind = WAL_IO_SYNC, .file = file, .token = token};
+    return wal_io_submit(io, &request);
+}
+
+static int submit_write(struct wal_io *io, enum wal_io_kind kind, int file, uint64_t offset,
+                        char byte, size_t bytes) {
+    struct wal_io_request request = request_of(kind, file, offset, byte, bytes, (uint64_t)byte);
+    return wal_io_submit(io, &request);
+}
+
+static void expect(struct wal_io *io, uint64_t token, int result, unsigned flags) {
+    CHECK_EQ(wal_io_reap(io, completions, 1, -1, flags), 1);
+    CHECK_EQ(completions[0].token, token);
+    CHECK_EQ(completions[0].result, result);
+}
+
+static double ms_since(double begin) { return (check_seconds() - begin) * 1e3; }
+
+/* ---- a base that records and obstructs ------------------------------------------------------- */
+
+struct call {
+    char what; /* 'w', 's', 'd' */
+    int file;
+    uint64_t offset;
+    size_t bytes;
+    pthread_t thread;
+};
+
+static struct {
+    struct wal_io io;
+    pthread_mutex_t mutex;
+    struct call calls[CALLS_MAX];
+    int count;
+    int at_once[FILES]; /* who is in a sync of this file */
+    atomic_int gate;    /* closed: syncs wait */
+    atomic_int waiting;
+    int fail_sync; /* the next one, with this errno; once */
+    int fail_write;
+    size_t write_max; /* 0: all */
+    int signals_open; /* a sync was done in a thread that takes signals */
+    int destroyed;
+    int closed;
+} probe;
+
+static int took(char what, int file, uint64_t offset, size_t bytes, int *fail) {
+    pthread_mutex_lock(&probe.mutex);
+    CHECK(probe.count < CALLS_MAX);
+    probe.calls[probe.count++] = (struct call){what, file, offset, bytes, pthread_self()};
+    int failure = *fail;
+    *fail = 0;
+    pthread_mutex_unlock(&probe.mutex);
+    return failure;
+}
+
+static int64_t probe_write(struct wal_io *io, int file, uint64_t offset, const struct iovec *parts,
+                           int count) {
+    (void)io;
+    CHECK_EQ(count, 1);
+    size_t bytes = parts[0].iov_len;
+    if (probe.write_max != 0 && bytes > probe.write_max) bytes = probe.write_max;
+    int failure = took('w', file, offset, bytes, &probe.fail_write);
+    return failure != 0 ? -failure : (int64_t)bytes;
+}
+
+static int64_t probe_write_durable(struct wal_io *io, int file, uint64_t offset,
+                                   const struct iovec *parts, int count) {
+    (void)io;
+    CHECK_EQ(count, 1);
+    size_t bytes = parts[0].iov_len;
+    if (probe.write_max != 0 && bytes > probe.write_max) bytes = probe.write_max;
+    int failure = took('d', file, offset, bytes, &probe.fail_write);
+    return failure != 0 ? -failure : (int64_t)bytes;
+}
+
+static int probe_sync(struct wal_io *io, int file) {
+    (void)io;
+    sigset_t mask;
+    CHECK_EQ(pthread_sigmask(SIG_SETMASK, NULL, &mask), 0);
+    int failure = took('s', file, 0, 0, &probe.fail_sync);
+    pthread_mutex_lock(&probe.mutex);
+    if (!sigismember(&mask, SIGINT)) probe.signals_open++;
+    CHECK_EQ(probe.at_once[file]++, 0);
+    pthread_mutex_unlock(&probe.mutex);
+    atomic_fetch_add(&probe.waiting, 1);
+    while (atomic_load(&probe.gate)) (void)usleep(200);
+    atomic_fetch_sub(&probe.waiting, 1);
+    pthread_mutex_lock(&probe.mutex);
+    probe.at_once[file]--;
+    pthread_mutex_unlock(&probe.mutex);
+    return -failure;
+}
+
+static int probe_close(struct wal_io *io, int file) {
+    (void)io;
+    pthread_mutex_lock(&probe.mutex);
+    CHECK_EQ(probe.at_once[file], 0);
+    probe.closed++;
+    pthread_mutex_unlock(&probe.mutex);
+    return 0;
+}
+
+static void probe_destroy(struct wal_io *io) {
+    (void)io;
+    probe.destroyed++;
+}
+
+static struct wal_io_ops probe_ops = {
+    .write = probe_write, .sync = probe_sync, .close = probe_close, .destroy = probe_destroy};
+
+static struct wal_io *probe_begin(void) {
+    memset(&probe, 0, sizeof probe);
+    CHECK_EQ(pthread_mutex_init(&probe.mutex, NULL), 0);
+    probe_ops.write_durable = NULL;
+    probe.io.ops = &probe_ops;
+    return &probe.io;
+}
+
+static struct wal_io *probe_worker(void) {
+    struct wal_io *io = NULL;
+    CHECK_EQ(wal_io_worker_wrap(probe_begin(), &io), 0);
+    return io;
+}
+
+static void expect_calls(const char *what) {
+    char seen[CALLS_MAX + 1] = "";
+    for (int i = 0; i < probe.count; i++) seen[i] = probe.calls[i].what;
+    CHECK_STR(seen, what);
+}
+
+static void wait_for(atomic_int *value, int wanted) {
+    while (atomic_load(value) != wanted) (void)usleep(200);
+}
+
+/* ---- io.c: done in submit -------------------------------------------------------------------- */
+
+static void without_submit_a_request_is_done_at_once(void) {
+    struct wal_io *io = probe_begin();
+    CHECK_EQ(submit_sync(io, 1, 11), 0);
+    expect_calls("s");
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, 2, 64, 'b', 100), 0);
+    expect_calls("sws");
+    CHECK_EQ(probe.calls[1].file, 2);
+    CHECK_EQ(probe.calls[1].offset, 64);
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_DURABLE, 3, 4096, 'c', 4096), 0);
+    expect_calls("swsws");
+    CHECK_EQ(probe.calls[4].file, 3);
+    expect(io, 11, 0, 0); /* first in, first out */
+    expect(io, 'b', 0, 0);
+    expect(io, 'c', 0, 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, -1, 0), 0);
+    CHECK_EQ(wal_io_register_buffers(io, letters, 4096, 1), 0);
+    struct wal_io_counters total = {.bytes_read = 77};
+    wal_io_count(io, &total);
+    CHECK_EQ(total.ops_submitted, 5);
+    CHECK_EQ(total.ops_completed, 5);
+    CHECK_EQ(total.bytes_written, 4196);
+    CHECK_EQ(total.bytes_read, 0);
+}
+
+static void completions_wait_within_a_limit(void) {
+    struct wal_io *io = probe_begin();
+    for (int i = 0; i < WAL_IO_DONE_MAX; i++) CHECK_EQ(submit_sync(io, 0, (uint64_t)i), 0);
+    CHECK_EQ(submit_sync(io, 0, 1000), -EBUSY);
+    CHECK_EQ(probe.count, WAL_IO_DONE_MAX);
+    CHECK_EQ(wal_io_reap(io, completions, 3, 0, 0), 3);
+    CHECK_EQ(completions[2].token, 2);
+    CHECK_EQ(submit_sync(io, 0, 1000), 0);
+    CHECK_EQ(wal_io_reap(io, completions, CALLS_MAX, 0, 0), WAL_IO_DONE_MAX - 2);
+    CHECK_EQ(completions[0].token, 3);
+    CHECK_EQ(completions[WAL_IO_DONE_MAX - 3].token, 1000);
+}
+
+static void writes_are_finished_and_syncs_are_final(void) {
+    struct wal_io *io = probe_begin();
+    probe.write_max = 60;
+    probe.fail_write = EINTR;
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, 0, 0, 'b', 100), 0);
+    expect_calls("wwws");
+    CHECK_EQ(probe.calls[2].offset, 60);
+    CHECK_EQ(probe.calls[2].bytes, 40);
+    expect(io, 'b', 0, 0);
+    probe.fail_sync = EINTR;
+    CHECK_EQ(submit_sync(io, 0, 2), 0);
+    expect(io, 2, -EINTR, 0);
+    expect_calls("wwwss");
+    probe.fail_write = ENOSPC;
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, 0, 0, 'b', 100), 0);
+    expect(io, 'b', -ENOSPC, 0);
+    expect_calls("wwwssw"); /* a sync of half a write would promise too much */
+}
+
+static void a_durable_write_needs_no_sync(void) {
+    struct wal_io *io = probe_begin();
+    probe_ops.write_durable = probe_write_durable;
+    probe.write_max = 4096;
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_DURABLE, 0, 4096, 'b', 8192), 0);
+    expect(io, 'b', 0, 0);
+    expect_calls("dd");
+    CHECK_EQ(probe.calls[1].offset, 8192);
+    probe.fail_write = EINTR; /* it may have been the sync's */
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_DURABLE, 0, 4096, 'b', 8192), 0);
+    expect(io, 'b', -EINTR, 0);
+    expect_calls("ddd");
+    probe.fail_write = EOPNOTSUPP;
+    probe.write_max = 0;
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_DURABLE, 0, 4096, 'b', 8192), 0);
+    expect(io, 'b', 0, 0);
+    expect_calls("ddddws");
+}
+
+/* ---- io_worker.c ----------------------------------------------------------------------------- */
+
+static void a_reaper_that_may_block_does_it_itself(void) {
+    struct wal_io *io = probe_worker();
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, 0, 0, 'b', 100), 0);
+    CHECK_EQ(submit_sync(io, 1, 2), 0);
+    CHECK_EQ(probe.count, 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, 0, WAL_IO_MAY_BLOCK), 0); /* just looks */
+    CHECK_EQ(probe.count, 0);
+    expect(io, 'b', 0, WAL_IO_MAY_BLOCK);
+    expect_calls("ws");
+    expect(io, 2, 0, WAL_IO_MAY_BLOCK);
+    CHECK_EQ(wal_io_reap(io, completions, 1, -1, WAL_IO_MAY_BLOCK), 0); /* nothing is under way */
+    for (int i = 0; i < probe.count; i++)
+        CHECK(pthread_equal(probe.calls[i].thread, pthread_self()));
+    struct wal_io_counters total;
+    wal_io_count(io, &total);
+    CHECK_EQ(total.ops_submitted, 3);
+    CHECK_EQ(total.bytes_written, 100);
+    wal_io_destroy(io);
+    CHECK_EQ(probe.destroyed, 1);
+}
+
+static void a_reaper_that_may_not_waits_for_the_worker(void) {
+    struct wal_io *io = probe_worker();
+    atomic_store(&probe.gate, 1);
+    CHECK_EQ(submit_sync(io, 1, 1), 0);
+    CHECK_EQ(submit_sync(io, 1, 2), 0);
+    for (int i = 0; i < 3; i++) {
+        double begin = check_seconds();
+        CHECK_EQ(wal_io_reap(io, completions, 1, 30 * MS, 0), 0);
+        CHECK(ms_since(begin) >= 29 && ms_since(begin) < 300);
+    }
+    CHECK_EQ(wal_io_reap(io, completions, 1, 0, 0), 0);
+    expect_calls("s"); /* one at a time */
+    CHECK(!pthread_equal(probe.calls[0].thread, pthread_self()));
+    CHECK_EQ(probe.signals_open, 0);
+    atomic_store(&probe.gate, 0);
+    expect(io, 1, 0, 0);
+    expect(io, 2, 0, 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, -1, 0), 0);
+    wal_io_destroy(io);
+}
+
+static void looking_hands_over_too(void) {
+    struct wal_io *io = probe_worker();
+    CHECK_EQ(submit_sync(io, 1, 1), 0);
+    while (wal_io_reap(io, completions, 1, 0, 0) == 0) (void)usleep(200);
+    CHECK_EQ(completions[0].token, 1);
+    wal_io_destroy(io);
+}
+
+static void *open_gate_later(void *ignored) {
+    (void)ignored;
+    (void)usleep(30000);
+    atomic_store(&probe.gate, 0);
+    return NULL;
+}
+
+/* What the worker has begun is waited for; another file's is not kept waiting. */
+static void both_are_at_work(void) {
+    struct wal_io *io = probe_worker();
+    pthread_t opener;
+    atomic_store(&probe.gate, 1);
+    CHECK_EQ(submit_sync(io, 1, 1), 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, 5 * MS, 0), 0);
+    wait_for(&probe.waiting, 1);
+    CHECK_EQ(submit_sync(io, 1, 2), 0);
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, 2, 0, 'b', 10), 0);
+    CHECK_EQ(pthread_create(&opener, NULL, open_gate_later, NULL), 0);
+    /* It takes 'b', which overtakes the second of file 1, and waits at the gate as well. */
+    CHECK(wal_io_reap(io, completions, 1, -1, WAL_IO_MAY_BLOCK) == 1);
+    uint64_t seen = completions[0].token;
+    CHECK(seen == 1 || seen == 'b');
+    CHECK_EQ(pthread_join(opener, NULL), 0);
+    CHECK_EQ(probe.calls[1].file, 2);
+    CHECK(pthread_equal(probe.calls[1].thread, pthread_self()));
+    expect(io, seen == 1 ? 'b' : 1, 0, WAL_IO_MAY_BLOCK);
+    expect(io, 2, 0, WAL_IO_MAY_BLOCK);
+    atomic_store(&probe.gate, 1);
+    CHECK_EQ(submit_sync(io, 1, 3), 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, 5 * MS, 0), 0);
+    wait_for(&probe.waiting, 1);
+    CHECK_EQ(pthread_create(&opener, NULL, open_gate_later, NULL), 0);
+    expect(io, 3, 0, WAL_IO_MAY_BLOCK); /* in the worker's hands */
+    CHECK(!pthread_equal(probe.calls[probe.count - 1].thread, pthread_self()));
+    CHECK_EQ(pthread_join(opener, NULL), 0);
+    wal_io_destroy(io);
+}
+
+/* ---- many submitters ------------------------------------------------------------------------- */
+
+enum { SUBMITTERS = 4, EACH = 200 };
+
+struct submitter {
+    struct wal_io *io;
+    pthread_t thread;
+    int number;
+};
+
+static void *submit_many(void *argument) {
+    struct submitter *s = argument;
+    for (int i = 0; i < EACH; i++) {
+        struct wal_io_request request = {.kind = WAL_IO_WRITE_SYNC,
+                                         .file = s->number,
+                                         .offset = (uint64_t)i,
+                                         .data = letters[0],
+                                         .bytes = 1,
+                                         .token = (uint64_t)(s->number * EACH + i)};
+        CHECK_EQ(wal_io_submit(s->io, &request), 0);
+        if (i % 16 == 0) (void)sched_yield();
+    }
+    return NULL;
+}
+
+static void many_submitters_keep_each_files_order(void) {
+    struct wal_io *io = probe_worker();
+    struct submitter submitters[SUBMITTERS];
+    for (int i = 0; i < SUBMITTERS; i++) {
+        submitters[i] = (struct submitter){.io = io, .number = i};
+        CHECK_EQ(pthread_create(&submitters[i].thread, NULL, submit_many, &submitters[i]), 0);
+    }
+    uint64_t seed = check_seed();
+    int left = SUBMITTERS * EACH, seen[SUBMITTERS * EACH] = {0};
+    while (left > 0) {
+        unsigned flags = check_below(&seed, 2) == 0 ? WAL_IO_MAY_BLOCK : 0;
+        int count = wal_io_reap(io, completions, 8, (int64_t)check_below(&seed, 3) * MS, flags);
+        CHECK(count >= 0);
+        for (int i = 0; i < count; i++) CHECK_EQ(seen[completions[i].token]++, 0);
+        left -= count;
+    }
+    for (int i = 0; i < SUBMITTERS; i++) CHECK_EQ(pthread_join(submitters[i].thread, NULL), 0);
+    uint64_t next[FILES] = {0};
+    for (int i = 0; i < probe.count; i++) {
+        if (probe.calls[i].what == 'w')
+            CHECK_EQ(probe.calls[i].offset, next[probe.calls[i].file]++);
+    }
+    CHECK_EQ(probe.count, 2 * SUBMITTERS * EACH);
+    CHECK_EQ(wal_io_reap(io, completions, 1, -1, 0), 0);
+    wal_io_destroy(io);
+}
+
+/* ---- the end of a worker --------------------------------------------------------------------- */
+
+static void destroying_drops_what_nobody_began(void) {
+    struct wal_io *io = probe_worker();
+    pthread_t opener;
+    atomic_store(&probe.gate, 1);
+    CHECK_EQ(submit_sync(io, 1, 1), 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, 5 * MS, 0), 0);
+    CHECK_EQ(submit_sync(io, 1, 2), 0);
+    wait_for(&probe.waiting, 1);
+    CHECK_EQ(pthread_create(&opener, NULL, open_gate_later, NULL), 0);
+    wal_io_destroy(io);
+    CHECK_EQ(atomic_load(&probe.gate), 0); /* it waited for the one at work */
+    CHECK_EQ(atomic_load(&probe.waiting), 0);
+    expect_calls("s");
+    CHECK_EQ(probe.destroyed, 1);
+    CHECK_EQ(pthread_join(opener, NULL), 0);
+    wal_io_destroy(probe_worker()); /* one that never had a thread */
+}
+
+static void closing_takes_a_files_requests_along(void) {
+    struct wal_io *io = probe_worker();
+    pthread_t opener;
+    atomic_store(&probe.gate, 1);
+    CHECK_EQ(submit_sync(io, 1, 1), 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, 5 * MS, 0), 0);
+    wait_for(&probe.waiting, 1);
+    CHECK_EQ(submit_sync(io, 1, 2), 0);
+    CHECK_EQ(submit_sync(io, 2, 3), 0);
+    CHECK_EQ(pthread_create(&opener, NULL, open_gate_later, NULL), 0);
+    wal_io_close(io, 1);
+    CHECK_EQ(probe.closed, 1);
+    CHECK_EQ(pthread_join(opener, NULL), 0);
+    CHECK_EQ(wal_io_reap(io, completions, 3, -1, WAL_IO_MAY_BLOCK), 2);
+    CHECK_EQ(completions[0].result + completions[1].result, -ECANCELED);
+    CHECK_EQ(completions[0].token + completions[1].token, 3);
+    expect(io, 3, 0, WAL_IO_MAY_BLOCK);
+    expect_calls("ss");
+    wal_io_destroy(io);
+}
+
+static void without_memory_nothing_is_begun(void) {
+    for (uint64_t nth = 1; nth < 3; nth++) {
+        struct wal_io *io = probe_worker();
+        wal_alloc_fail(nth);
+        CHECK_EQ(submit_sync(io, 1, 1), -ENOMEM);
+        wal_alloc_fail(0);
+        CHECK_EQ(wal_io_reap(io, completions, 1, -1, WAL_IO_MAY_BLOCK), 0);
+        CHECK_EQ(submit_sync(io, 1, 2), 0);
+        expect(io, 2, 0, WAL_IO_MAY_BLOCK);
+        wal_io_destroy(io);
+    }
+}
+
+/* ---- over a real directory ------------------------------------------------------------------- */
+
+static char directory[64];
+
+static struct wal_io *open_directory(void) {
+    struct wal_io *io = NULL;
+    wal_error error;
+    (void)snprintf(directory, sizeof directory, "/tmp/walengine-requests-XXXXXX");
+    CHECK(mkdtemp(directory) != NULL);
+    CHECK_EQ(wal_io_posix_open(directory, WAL_DIR_WRITER, &io, &error), 0);
+    return io;
+}
+
+static void remove_directory(void) {
+    char command[128];
+    (void)snprintf(command, sizeof command, "rm -rf '%s'", directory);
+    CHECK_EQ(system(command), 0);
+    CHECK_EQ(wal_open_files(), 0);
+}
+
+static int new_file(struct wal_io *io, const char *name) {
+    int file = wal_io_open(io, name, WAL_IO_WRITE | WAL_IO_CREATE);
+    CHECK(file >= 0);
+    CHECK_EQ(wal_io_write_zeros(io, file, 0, FILE_BYTES), 0);
+    return file;
+}
+
+static char byte_at(struct wal_io *io, int file, uint64_t offset) {
+    char byte = 0;
+    CHECK_EQ(wal_io_read(io, file, offset, &byte, 1), 1);
+    return byte;
+}
+
+static void requests_reach_files(void) {
+    for (unsigned flags = 0; flags < 2; flags++) {
+        struct wal_io *io = open_directory();
+        CHECK_EQ(wal_io_worker_wrap(io, &io), 0);
+        CHECK_EQ(wal_io_fault_wrap(io, &io), 0);
+        int file = new_file(io, "f");
+        CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, file, 100, 'b', 5000), 0);
+        expect(io, 'b', 0, flags);
+        CHECK_EQ(submit_write(io, WAL_IO_WRITE_DURABLE, file, 8192, 'c', 4096), 0);
+        expect(io, 'c', 0, flags);
+        CHECK_EQ(submit_sync(io, file, 3), 0);
+        expect(io, 3, 0, flags);
+        CHECK_EQ(byte_at(io, file, 99), 0);
+        CHECK_EQ(byte_at(io, file, 5099), 'b');
+        CHECK_EQ(byte_at(io, file, 8192), 'c');
+        wal_io_close(io, file);
+        CHECK_EQ(submit_sync(io, 1 << 20, 4), 0);
+        expect(io, 4, -EBADF, flags);
+        struct wal_io_counters total;
+        wal_io_count(io, &total);
+        CHECK(total.ops_submitted == total.ops_completed && total.ops_submitted > 4);
+        CHECK_EQ(total.bytes_written, FILE_BYTES + 5000 + 4096);
+        wal_io_destroy(io);
+        remove_directory();
+    }
+}
+
+/* The child has neither the worker nor the mutex: it only lets go. */
+static void a_child_lets_go(void) {
+    struct wal_io *io = open_directory();
+    CHECK_EQ(wal_io_worker_wrap(io, &io), 0);
+    int file = new_file(io, "f");
+    CHECK_EQ(submit_sync(io, file, 1), 0);
+    expect(io, 1, 0, 0); /* there is a worker */
+    CHECK_EQ(submit_sync(io, file, 2), 0);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        (void)alarm(10);
+        wal_io_close(io, file);
+        wal_io_destroy(io);
+        _exit(0);
+    }
+    int status = 0;
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK_EQ(status, 0);
+    expect(io, 2, 0, 0);
+    wal_io_destroy(io);
+    remove_directory();
+}
+
+/* ---- io_fault.c, over the probe -------------------------------------------------------------- */
+
+static struct wal_io *probe_faults(int through_worker) {
+    struct wal_io *io = through_worker ? probe_worker() : probe_begin();
+    CHECK_EQ(wal_io_fault_wrap(io, &io), 0);
+    return io;
+}
+
+static void a_request_is_a_write_and_a_sync(void) {
+    struct wal_io *io = probe_faults(1);
+    wal_fault_set(WAL_FAULT_WRITE | WAL_FAULT_SYNC, 100, 0, WAL_FAULT_FAIL, EIO);
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, 0, 0, 'b', 10), 0);
+    CHECK_EQ(wal_fault_count(), 2);
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_DURABLE, 0, 0, 'b', 4096), 0);
+    CHECK_EQ(wal_fault_count(), 4);
+    CHECK_EQ(submit_sync(io, 0, 3), 0);
+    CHECK_EQ(wal_fault_count(), 5);
+    CHECK_EQ(wal_fault_hits(), 0);
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(wal_io_reap(io, completions, 1, -1, WAL_IO_MAY_BLOCK), 1);
+    }
+    expect_calls("wswss");
+    wal_fault_set(WAL_FAULT_WRITE, 1, 0, WAL_FAULT_FAIL, EIO);
+    CHECK_EQ(submit_sync(io, 0, 3), 0); /* writes nothing */
+    CHECK_EQ(wal_fault_count(), 0);
+    expect(io, 3, 0, WAL_IO_MAY_BLOCK);
+    wal_fault_clear();
+    wal_io_destroy(io);
+}
+
+static void a_failing_request_is_not_begun(void) {
+    for (int through_worker = 0; through_worker < 2; through_worker++) {
+        struct wal_io *io = probe_faults(through_worker);
+        wal_fault_set(WAL_FAULT_WRITE, 1, 0, WAL_FAULT_FAIL, ENOSPC);
+        CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, 0, 0, 'b', 10), 0);
+        expect(io, 'b', -ENOSPC, WAL_IO_MAY_BLOCK);
+        wal_fault_set(WAL_FAULT_SYNC, 2, 0, WAL_FAULT_FAIL, EIO);
+        CHECK_EQ(submit_sync(io, 0, 1), 0);
+        CHECK_EQ(submit_write(io, WAL_IO_WRITE_DURABLE, 0, 0, 'c', 4096), 0);
+        wal_fault_clear(); /* decided is decided */
+        expect(io, 'c', -EIO, WAL_IO_MAY_BLOCK);
+        expect(io, 1, 0, WAL_IO_MAY_BLOCK);
+        CHECK_EQ(wal_io_reap(io, completions, 1, -1, WAL_IO_MAY_BLOCK), 0);
+        expect_calls("s");
+        wal_io_destroy(io);
+    }
+}
+
+static void a_skipped_request_succeeds(void) {
+    struct wal_io *io = probe_faults(1);
+    wal_fault_set(WAL_FAULT_SYNC, 1, 1, WAL_FAULT_SKIP, 0);
+    CHECK_EQ(submit_sync(io, 0, 1), 0);
+    expect(io, 1, 0, 0);
+    expect_calls("");
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, 0, 0, 'b', 10), 0);
+    expect(io, 'b', 0, 0);
+    expect_calls("w"); /* the device lies; the cache does not */
+    wal_fault_set(WAL_FAULT_WRITE, 1, 1, WAL_FAULT_SKIP, 0);
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, 0, 0, 'b', 10), 0);
+    expect(io, 'b', 0, 0);
+    expect_calls("ws");
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_DURABLE, 0, 0, 'c', 4096), 0);
+    expect(io, 'c', 0, 0);
+    expect_calls("ws");
+    wal_fault_clear();
+    wal_io_destroy(io);
+}
+
+static void a_short_request_is_finished(void) {
+    struct wal_io *io = probe_faults(1);
+    wal_fault_set(WAL_FAULT_WRITE, 1, 0, WAL_FAULT_SHORT, 7);
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, 0, 100, 'b', 20), 0);
+    expect(io, 'b', 0, WAL_IO_MAY_BLOCK);
+    expect_calls("wws");
+    CHECK_EQ(probe.calls[0].bytes, 7);
+    CHECK_EQ(probe.calls[1].offset, 107);
+    CHECK_EQ(probe.calls[1].bytes, 13);
+    probe.count = 0;
+    wal_fault_set(WAL_FAULT_WRITE, 1, 0, WAL_FAULT_SHORT, 5000);
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_DURABLE, 0, 4096, 'c', 8192), 0);
+    expect(io, 'c', 0, WAL_IO_MAY_BLOCK);
+    expect_calls("wws");
+    CHECK_EQ(probe.calls[0].bytes, 4096);
+    CHECK_EQ(probe.calls[1].offset, 4096);
+    CHECK_EQ(probe.calls[1].bytes, 8192);
+    wal_fault_set(WAL_FAULT_WRITE, 1, 0, WAL_FAULT_SHORT, 0);
+    CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, 0, 100, 'b', 20), 0);
+    expect(io, 'b', -EIO, WAL_IO_MAY_BLOCK);
+    wal_fault_set(WAL_FAULT_SYNC, 1, 0, WAL_FAULT_SHORT, 7);
+    CHECK_EQ(submit_sync(io, 0, 1), 0); /* there is nothing to shorten */
+    expect(io, 1, 0, WAL_IO_MAY_BLOCK);
+    wal_fault_clear();
+    wal_io_destroy(io);
+}
+
+/* ---- stalls ---------------------------------------------------------------------------------- */
+
+static void a_stalled_request_holds_up_its_file_only(void) {
+    struct wal_io *io = probe_faults(1);
+    wal_fault_set(WAL_FAULT_SYNC, 1, 0, WAL_FAULT_STALL, 60);
+    double begin = check_seconds();
+    CHECK_EQ(submit_sync(io, 1, 1), 0);
+    CHECK_EQ(submit_sync(io, 1, 2), 0);
+    CHECK_EQ(submit_sync(io, 2, 3), 0);
+    CHECK(ms_since(begin) < 40); /* submit waits for nobody */
+    expect(io, 3, 0, WAL_IO_MAY_BLOCK);
+    CHECK(ms_since(begin) < 40);
+    CHECK_EQ(wal_io_reap(io, completions, 1, 0, 0), 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, 10 * MS, 0), 0);
+    CHECK(ms_since(begin) < 60);
+    expect(io, 1, 0, 0);
+    CHECK(ms_since(begin) >= 59);
+    expect(io, 2, 0, 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, -1, 0), 0);
+    CHECK_EQ(probe.calls[0].file, 2);
+    wal_fault_clear();
+    wal_io_destroy(io);
+}
+
+static void *clear_later(void *ignored) {
+    (void)ignored;
+    (void)usleep(20000);
+    wal_fault_clear();
+    return NULL;
+}
+
+static void a_stall_ends_with_its_rule(void) {
+    for (int through_worker = 0; through_worker < 2; through_worker++) {
+        struct wal_io *io = probe_faults(through_worker);
+        pthread_t clearer;
+        wal_fault_set(WAL_FAULT_WRITE, 1, 1, WAL_FAULT_STALL, 60000);
+        CHECK_EQ(submit_write(io, WAL_IO_WRITE_SYNC, 1, 0, 'b', 10), 0);
+        CHECK_EQ(submit_sync(io, 1, 2), 0);
+        CHECK_EQ(pthread_create(&clearer, NULL, clear_later, NULL), 0);
+        double begin = check_seconds();
+        expect(io, 'b', 0, 0);
+        CHECK(ms_since(begin) < 5000);
+        CHECK_EQ(submit_sync(io, 1, 3), 0); /* no rule, and still behind */
+        expect(io, 2, 0, 0);
+        expect(io, 3, 0, 0);
+        CHECK_EQ(pthread_join(clearer, NULL), 0);
+        expect_calls("wsss");
+        wal_io_destroy(io);
+    }
+}
+
+static void on_signal(int number) { (void)number; }
+
+static void a_signal_ends_the_wait_for_a_stalled_request(void) {
+    struct wal_io *io = probe_faults(1);
+    struct sigaction action = {.sa_handler = on_signal}, before;
+    CHECK_EQ(sigaction(SIGALRM, &action, &before), 0);
+    wal_fault_set(WAL_FAULT_SYNC, 1, 0, WAL_FAULT_STALL, 60000);
+    CHECK_EQ(submit_sync(io, 1, 1), 0);
+    double begin = check_seconds();
+    (void)ualarm(20000, 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, -1, 0), -EINTR);
+    CHECK(ms_since(begin) < 5000);
+    (void)ualarm(10000, 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, 50 * MS, WAL_IO_MAY_BLOCK), 0);
+    CHECK_EQ(sigaction(SIGALRM, &before, NULL), 0);
+    wal_io_destroy(io); /* held back, never begun, dropped */
+    expect_calls("");
+    wal_fault_clear();
+}
+
+static void decisions_for_a_ring(void) {
+    int64_t value = 0;
+    uint64_t serial = 0;
+    wal_fault_set(WAL_FAULT_CQE_WRITE, 2, 0, WAL_FAULT_SHORT, 512);
+    CHECK_EQ(wal_fault_decide(WAL_FAULT_CQE_WRITE, &value, &serial), WAL_FAULT_DO);
+    CHECK_EQ(wal_fault_decide(WAL_FAULT_CQE_SYNC, &value, &serial), WAL_FAULT_DO);
+    CHECK_EQ(wal_fault_decide(WAL_FAULT_CQE_WRITE, &value, &serial), WAL_FAULT_DO_SHORT);
+    CHECK_EQ(value, 512);
+    wal_fault_set(WAL_FAULT_CQE_SYNC, 1, 1, WAL_FAULT_STALL, 60000);
+    double begin = check_seconds();
+    CHECK_EQ(wal_fault_decide(WAL_FAULT_CQE_SYNC, &value, &serial), WAL_FAULT_DO_STALL);
+    CHECK(ms_since(begin) < 5000);
+    CHECK_EQ(serial, wal_fault_serial());
+    wal_fault_clear();
+    CHECK(serial != wal_fault_serial());
+    CHECK_EQ(wal_fault_decide(WAL_FAULT_CQE_SYNC, &value, &serial), WAL_FAULT_DO);
+    wal_fault_set(WAL_FAULT_ALL, 1, 1, WAL_FAULT_FAIL, EIO);
+    CHECK_EQ(wal_fault_decide(WAL_FAULT_CQE_SYNC, &value, &serial), WAL_FAULT_DO);
+    CHECK_EQ(wal_fault_decide(WAL_FAULT_SYNC, &value, &serial), WAL_FAULT_DO_FAIL);
+    wal_fault_clear();
+}
+
+/* ---- over the simulated disk ----------------------------------------------------------------- */
+
+/* The byte at offset of "f" after a cut that takes all it can. */
+static char least(const struct sim_disk *disk, uint64_t offset) {
+    struct sim_disk *after = sim_cut(disk, NULL, NULL, 0, 1);
+    const struct sim_file *file = sim_file(after, sim_lookup(after, "f"));
+    CHECK(file != NULL);
+    char byte = (char)file->cache[offset];
+    sim_free(after);
+    return byte;
+}
+
+static int sim_begin(uint64_t seed, int async, struct sim_disk **disk, struct wal_io **io) {
+    *disk = sim_new();
+    (*disk)->async = async != 0;
+    (*disk)->async_seed = seed;
+    (*disk)->async_hold = seed % 3 == 0 ? 2 : 0;
+    CHECK_EQ(wal_io_fault_wrap(sim_io(*disk), io), 0);
+    int file = wal_io_open(*io, "f", WAL_IO_WRITE | WAL_IO_CREATE | WAL_IO_DIRECT);
+    CHECK_EQ(wal_io_write_zeros(*io, file, 0, FILE_BYTES), 0);
+    CHECK_EQ(wal_io_sync(*io, file), 0);
+    CHECK_EQ(wal_io_sync_dir(*io), 0);
+    return file;
+}
+
+/* Whatever a completion of 0 says is durable, but for a lying device. */
+static void faults_over_the_simulated_disk(void) {
+    const uint32_t effects[] = {WAL_FAULT_FAIL, WAL_FAULT_SHORT, WAL_FAULT_STALL, WAL_FAULT_SKIP};
+    for (uint64_t seed = 0; seed < 240; seed++) {
+        struct sim_disk *disk;
+        struct wal_io *io;
+        uint32_t effect = effects[seed % 4];
+        uint32_t op = seed / 4 % 2 == 0 ? WAL_FAULT_WRITE : WAL_FAULT_SYNC;
+        enum wal_io_kind kind = seed / 8 % 2 == 0 ? WAL_IO_WRITE_SYNC : WAL_IO_WRITE_DURABLE;
+        int file = sim_begin(seed, seed / 16 % 3 != 0, &disk, &io);
+        wal_fault_set(op, 2, 0, effect, effect == WAL_FAULT_SHORT ? 4097 : 5);
+        for (char byte = 'b'; byte < 'e'; byte++) {
+            uint64_t offset = (uint64_t)(byte - 'a') * 8192;
+            CHECK_EQ(submit_write(io, kind, file, offset, byte, 8192), 0);
+        }
+        CHECK_EQ(wal_fault_hits(), 1);
+        for (int left = 3; left > 0;) {
+            int count = wal_io_reap(io, completions, 3, -1, WAL_IO_MAY_BLOCK);
+            CHECK(count > 0);
+            for (int i = 0; i < count; i++) {
+                uint64_t token = completions[i].token, offset = (token - 'a') * 8192;
+                int fails = effect == WAL_FAULT_FAIL && token == 'c';
+                int lies = effect == WAL_FAULT_SKIP && token == 'c';
+                CHECK_EQ(completions[i].result, fails ? -5 : 0);
+                if (fails || lies) continue;
+                CHECK_EQ(least(disk, offset), token);
+                CHECK_EQ(least(disk, offset + 8191), token);
+            }
+            left -= count;
+        }
+        CHECK_EQ(wal_io_reap(io, completions, 3, -1, WAL_IO_MAY_BLOCK), 0);
+        wal_fault_clear();
+        wal_io_destroy(io);
+        sim_free(disk);
+    }
+}
+
+int main(void) {
+    RUN(without_submit_a_request_is_done_at_once);
+    RUN(completions_wait_within_a_limit);
+    RUN(writes_are_finished_and_syncs_are_final);
+    RUN(a_durable_write_needs_no_sync);
+    RUN(a_reaper_that_may_block_does_it_itself);
+    RUN(a_reaper_that_may_not_waits_for_the_worker);
+    RUN(looking_hands_over_too);
+    RUN(both_are_at_work);
+    RUN(many_submitters_keep_each_files_order);
+    RUN(destroying_drops_what_nobody_began);
+    RUN(closing_takes_a_files_requests_along);
+    RUN(without_memory_nothing_is_begun);
+    RUN(requests_reach_files);
+    RUN(a_child_lets_go);
+    RUN(a_request_is_a_write_and_a_sync);
+    RUN(a_failing_request_is_not_begun);
+    RUN(a_skipped_request_succeeds);
+    RUN(a_short_request_is_finished);
+    RUN(a_stalled_request_holds_up_its_file_only);
+    RUN(a_stall_ends_with_its_rule);
+    RUN(a_signal_ends_the_wait_for_a_stalled_request);
+    RUN(decisions_for_a_ring);
+    RUN(faults_over_the_simulated_disk);
+    return check_end();
+}
