@@ -246,6 +246,17 @@ def test_fallbacks_are_warned_of_once(path, caplog):
     assert caplog.records[0].levelno == logging.WARNING
 
 
+def test_auto_that_comes_to_pwrite_is_told_and_no_warning(path, caplog):
+    """Goal: in a container that forbids io_uring no program complains on standard error."""
+    caplog.set_level(logging.INFO, "walengine")
+    info = dataclasses.replace(
+        INFO, backend="pwrite", ring=None, fallbacks=("io_uring",), reason="a filter forbids it"
+    )
+    backend.log_backend(str(path), info)
+    assert caplog.messages[0] == f"{path}: not in use: io_uring (a filter forbids it)"
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+
+
 def test_what_does_not_fall_back_is_no_warning(path, caplog):
     backend.log_backend(str(path), INFO)
     assert caplog.messages == []

@@ -86,6 +86,9 @@ def backend_info(info: Any) -> BackendInfo:
     """Return a struct wal_backend_info as Python sees it."""
     ring = _RINGS.get(info.provider)
     version = text_of(info.version) if ring == "liburing" else ""
+    fallbacks = [name for bit, name in _FALLBACKS.items() if info.fallbacks & bit]
+    if "io_uring" in fallbacks and "liburing" in fallbacks:
+        fallbacks.remove("liburing")  # the built-in ring was refused as well: it is not to blame
     return BackendInfo(
         backend="io_uring" if info.backend == _IO_URING else "pwrite",
         ring=ring,
@@ -96,7 +99,7 @@ def backend_info(info: Any) -> BackendInfo:
         direct_io=bool(info.direct_io),
         registered_buffers=info.registered_buffers,
         registered_files=info.registered_files,
-        fallbacks=tuple(name for bit, name in _FALLBACKS.items() if info.fallbacks & bit),
+        fallbacks=tuple(fallbacks),
         reason=text_of(info.reason),
         errno=info.os_error or None,
     )

@@ -158,10 +158,15 @@ def in_use(info: BackendInfo) -> BackendInfo:
 
 
 def log_backend(path: str, info: BackendInfo) -> None:
-    """Say what writes, and warn of what falls back: for one log, of the same things once."""
+    """Say what writes, and warn of what falls back: for one log, of the same things once.
+
+    That "auto" comes to pwrite is told and is no warning: either was asked for, and in a container
+    every program would complain on standard error.
+    """
     if info.fallbacks and (path, info.reason) not in _warned:
         _warned.add((path, info.reason))
-        log.warning("%s: not in use: %s (%s)", path, ", ".join(info.fallbacks), info.reason)
+        level = logging.INFO if info.fallbacks == ("io_uring",) else logging.WARNING
+        log.log(level, "%s: not in use: %s (%s)", path, ", ".join(info.fallbacks), info.reason)
     log.info("%s: writes with %s", path, describe(info))
 
 
