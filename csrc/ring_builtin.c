@@ -197,11 +197,10 @@ static int builtin_wait_cqes(void *state, struct uring_cqe **cqe, unsigned count
     };
     unsigned flags = URING_ENTER_GETEVENTS | URING_ENTER_EXT_ARG;
     *cqe = NULL;
-    /* With a time limit the kernel answers 0 or -ETIME; what is there counts for more. */
+    /* -ETIME and -EINTR count for less than what is there. */
     int result = 0;
-    for (int entered = 0; available(r) < count; entered = 1) {
+    while (available(r) < count) {
         if (result < 0) return result;
-        if (entered && timeout != NULL) return -ETIME;
         result = enter(r, 0, count, flags, &argument, sizeof argument);
     }
     if (count > 0) *cqe = cqe_at(r, 0);

@@ -132,11 +132,14 @@ static void enqueue_again(struct wal_engine *e, struct wal_engine_request *r) {
     prepend(&e->queue, r);
 }
 
-/* All of r's entries have come back: is it done? */
+/*
+ * All of r's entries have come back: is it done? A write of this attempt that was not whole is
+ * among those to be repeated, and so the attempt's sync does not count.
+ */
 static void step(struct wal_engine *e, struct wal_engine_request *r) {
     assert(r->outstanding == 0 && !r->is_queued);
     int is_whole = r->again == NULL && r->planned == r->bytes;
-    int is_synced = r->sync_is_done && r->writes_whole && r->chain_whole;
+    int is_synced = r->sync_is_done && r->chain_whole;
     if (WAL_MUTANT(M3_HARDLINK) && r->sync_is_done) is_whole = is_synced = 1;
     if (r->failure != 0) {
         finish(e, r, r->failure);
@@ -165,7 +168,6 @@ static void settle_write(struct wal_engine *e, struct wal_engine_entry *entry, i
         free_entry(e, entry);
         return;
     }
-    r->writes_whole = 0;
     if (result > 0) {
         size_t done = (size_t)result;
         assert(done < entry->bytes);

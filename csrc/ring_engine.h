@@ -64,7 +64,6 @@ struct wal_engine_request {
     int is_queued;
     int in_portions; /* the writes are not linked to the sync, which follows when they are whole */
     /* The attempt that is under way: the entries issued together. */
-    int writes_whole;
     int chain_whole; /* the kernel got the chain in one piece */
     int sync_is_done;
     int sync_was_repeated; /* a mutant's */

@@ -201,7 +201,6 @@ static void push(struct wal_engine *e, struct wal_engine_entry *entry, int links
 }
 
 static void begin_attempt(struct wal_engine_request *r) {
-    r->writes_whole = 1;
     r->chain_whole = 1;
     r->sync_is_done = 0;
 }

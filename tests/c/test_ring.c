@@ -7,8 +7,11 @@
  * core's mutants break that on purpose, and the checks here have to notice.
  */
 #include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 
 #include "ring_bench.h"
+#include "ring_engine.h"
 
 static uint64_t requests_checked;
 
@@ -186,7 +189,7 @@ static void chains_longer_than_the_queue_work(void) {
     struct bench bench;
     wal_ring_options how = options();
     how.sq_entries = 2;
-    how.max_inflight = 1;
+    how.max_inflight = 8;
     how.registered_buffers = 0;
     CHECK_EQ(open_bench_with(&bench, &how, 0), 0);
     enum { PAGES = 40 };
@@ -324,6 +327,19 @@ static int sweep(unsigned flags, enum wal_io_kind kind, char *data) {
     return violations;
 }
 
+/* The sync behind a short write does not count, even if the kernel let it run. */
+static void a_short_write_has_a_fresh_sync(void) {
+    struct bench bench = open_bench();
+    fill(memory, 2 * PAGE, 1);
+    wal_fault_set(WAL_FAULT_CQE_WRITE, 1, 0, WAL_FAULT_SHORT, PAGE);
+    submit(&bench, WAL_IO_WRITE_SYNC, 0, memory, 2 * PAGE);
+    CHECK_EQ(finish(&bench), 0);
+    wal_fault_clear();
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_FSYNC), 2);
+    CHECK_EQ(ring_op(&bench, WAL_RING_OP_LINKED), 2);
+    close_bench(&bench);
+}
+
 static void every_completion_can_go_wrong(void) {
     CHECK_EQ(sweep(0, WAL_IO_SYNC, memory), 0);
     CHECK_EQ(sweep(0, WAL_IO_WRITE_SYNC, memory), 0);
@@ -346,6 +362,94 @@ static void faults_that_do_not_end_are_given_up(void) {
     wal_fault_clear();
     CHECK(is_written(0, memory, PAGE));
     close_bench(&bench);
+}
+
+/* ---- submits that go wrong ------------------------------------------------------------------- */
+
+/* The built-in ring, but for submit, and an engine on it. */
+struct odd_ring {
+    struct wal_engine engine;
+    struct wal_io_counters counters;
+    struct wal_ring_table table;
+    int file;
+};
+
+static struct odd_ring odd;
+static uint32_t *odd_tail;
+static int odd_errors[4], odd_calls;
+
+static int submit_one(void *state) {
+    (void)state;
+    odd_calls++;
+    __atomic_fetch_add(odd_tail, 1, __ATOMIC_RELEASE);
+    return (int)syscall(URING_SYS_ENTER, odd.engine.ring.fd, 1, 0, 0, NULL, 0);
+}
+
+static int submit_or_fail(void *state) {
+    int result = odd_calls < 4 ? odd_errors[odd_calls] : 0;
+    odd_calls++;
+    return result < 0 ? result : wal_ring_builtin()->submit(state);
+}
+
+static void open_odd(int (*how_to_submit)(void *)) {
+    wal_ring_options how = options();
+    wal_backend_info info;
+    memset(&odd, 0, sizeof odd);
+    odd_calls = 0;
+    CHECK_EQ(wal_ring_open(&odd.engine.ring, &how, &info, NULL), 0);
+    odd.table = *odd.engine.ring.table;
+    odd.table.submit = how_to_submit;
+    odd.engine.ring.table = &odd.table;
+    CHECK_EQ(wal_engine_init(&odd.engine, &odd.counters, 4), 0);
+    const struct uring_params *params = &odd.engine.ring.params;
+    char *map = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, odd.engine.ring.fd, 0);
+    CHECK(map != MAP_FAILED);
+    odd_tail = (uint32_t *)(void *)(map + params->sq_off.tail);
+    char path[300];
+    (void)snprintf(path, sizeof path, "%s/data", directory);
+    odd.file = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    CHECK(odd.file >= 0);
+}
+
+static int write_odd(void) {
+    struct wal_io_request request = {
+        .kind = WAL_IO_WRITE_SYNC, .file = odd.file, .data = memory, .bytes = 2 * PAGE};
+    return wal_engine_perform(&odd.engine, &request);
+}
+
+static void close_odd(void) {
+    wal_engine_drain(&odd.engine);
+    wal_ring_close(&odd.engine.ring);
+    wal_engine_free(&odd.engine);
+    close(odd.file);
+    munmap((void *)((uintptr_t)odd_tail / PAGE * PAGE), PAGE);
+}
+
+/* A chain that comes in parts is no chain: its sync may have run before the write. */
+static void a_kernel_that_takes_entries_one_by_one(void) {
+    open_odd(submit_one);
+    fill(memory, 2 * PAGE, 1);
+    CHECK_EQ(write_odd(), 0);
+    CHECK(is_written(0, memory, 2 * PAGE));
+    CHECK_EQ(odd_calls, 3); /* the write, its sync, and a sync that counts */
+    CHECK_EQ(odd.counters.ring_ops[WAL_RING_OP_FSYNC], 2);
+    close_odd();
+}
+
+static void a_kernel_that_puts_off_and_then_fails(void) {
+    open_odd(submit_or_fail);
+    odd_errors[0] = -EBUSY;
+    odd_errors[1] = -EAGAIN;
+    odd_errors[2] = 0;
+    odd_errors[3] = -EBADF;
+    fill(memory, 2 * PAGE, 2);
+    CHECK_EQ(write_odd(), 0);
+    CHECK(is_written(0, memory, 2 * PAGE));
+    CHECK_EQ(odd_calls, 3);
+    CHECK_EQ(write_odd(), -EBADF);
+    CHECK_EQ(write_odd(), -EBADF); /* nothing is submitted any more */
+    CHECK_EQ(odd_calls, 4);
+    close_odd();
 }
 
 static void mutants_are_noticed(void) {
@@ -407,7 +511,10 @@ static void run_all(void) {
     RUN(long_requests_are_split);
     RUN(chains_longer_than_the_queue_work);
     RUN(more_requests_than_room_all_complete);
+    RUN(a_short_write_has_a_fresh_sync);
     RUN(every_completion_can_go_wrong);
+    RUN(a_kernel_that_takes_entries_one_by_one);
+    RUN(a_kernel_that_puts_off_and_then_fails);
     RUN(faults_that_do_not_end_are_given_up);
     RUN(mutants_are_noticed);
     RUN(a_wait_ends_when_it_should);

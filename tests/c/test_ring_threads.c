@@ -91,40 +91,94 @@ static void requests_outlive_their_thread(void) {
     close_bench(&bench);
 }
 
+static void *sync_once(void *argument) {
+    struct bench *bench = argument;
+    usleep(20000); /* the other has the role by then */
+    double begin = check_seconds();
+    CHECK_EQ(wal_io_sync(bench->io, bench->file), 0);
+    CHECK(check_seconds() - begin < 0.2);
+    return NULL;
+}
+
+/* Whoever waits collects for others, and tells them at once. */
+static void a_waiting_thread_serves_others(void) {
+    struct bench bench = open_bench();
+    struct wal_io_completion done;
+    pthread_t thread;
+    wal_fault_set(WAL_FAULT_CQE_SYNC, 1, 0, WAL_FAULT_STALL, HOUR_MS);
+    submit(&bench, WAL_IO_SYNC, 0, NULL, 0);
+    CHECK_EQ(pthread_create(&thread, NULL, sync_once, &bench), 0);
+    CHECK_EQ(wal_io_reap(bench.io, &done, 1, 400000000, WAL_IO_MAY_BLOCK), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    wal_fault_clear();
+    CHECK_EQ(finish(&bench), 0);
+    close_bench(&bench);
+}
+
+/* Who leaves the waiting role hands it on: the sleeper finds out by itself that it is done. */
+static void a_sleeping_thread_takes_over(void) {
+    struct bench bench = open_bench();
+    struct wal_io_completion done;
+    pthread_t thread;
+    wal_fault_set(WAL_FAULT_CQE_SYNC, 1, 1, WAL_FAULT_STALL, HOUR_MS);
+    submit(&bench, WAL_IO_SYNC, 0, NULL, 0);
+    CHECK_EQ(pthread_create(&thread, NULL, sync_once, &bench), 0);
+    CHECK_EQ(wal_io_reap(bench.io, &done, 1, 60000000, WAL_IO_MAY_BLOCK), 0);
+    wal_fault_clear();
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(finish(&bench), 0);
+    close_bench(&bench);
+}
+
+/* What the kernel reads after destroy would be in the file. */
 static void destroy_waits_for_the_kernel(void) {
+    enum { PAGES = 200 };
+    char path[300], page[PAGE];
+    (void)snprintf(path, sizeof path, "%s/data", directory);
     for (int round = 0; round < 20; round++) {
         struct bench bench = open_bench();
         if (round % 2) wal_fault_set(WAL_FAULT_CQE_SYNC, 2, 0, WAL_FAULT_STALL, HOUR_MS);
-        char *own = malloc(200 * PAGE); /* ASan tells if the kernel's or ours is used later */
+        char *own = malloc(PAGES * PAGE);
         CHECK(own != NULL);
-        fill(own, 200 * PAGE, 1);
-        for (unsigned i = 0; i < 200; i++) {
+        memset(own, 1, PAGES * PAGE);
+        for (unsigned i = 0; i < PAGES; i++) {
             submit(&bench, WAL_IO_WRITE_SYNC, i * PAGE, own + i * PAGE, PAGE);
         }
         if (round % 4 < 2) wal_io_close(bench.io, bench.file);
         wal_io_destroy(bench.io);
-        free(own);
+        memset(own, 2, PAGES * PAGE);
         wal_fault_clear();
         CHECK_EQ(wal_open_files(), 0);
+        usleep(2000);
+        int file = open(path, O_RDONLY);
+        CHECK(file >= 0);
+        while (read(file, page, PAGE) == PAGE) CHECK(page[0] != 2 && page[PAGE - 1] != 2);
+        close(file);
+        free(own);
     }
 }
 
-/* A file closed under its requests keeps its place until they are done. */
+/* A file closed under its requests keeps its place until they are done, and no longer. */
 static void a_closed_file_is_not_mistaken(void) {
     struct bench bench = open_bench();
     fill(memory, PAGE, 1);
-    wal_fault_set(WAL_FAULT_CQE_SYNC, 1, 0, WAL_FAULT_STALL, HOUR_MS);
-    submit(&bench, WAL_IO_WRITE_SYNC, 0, memory, PAGE);
-    wal_io_close(bench.io, bench.file);
-    bench.file = wal_io_open(bench.io, "other", WAL_IO_WRITE | WAL_IO_CREATE);
-    CHECK(bench.file >= 0);
-    wal_fault_clear();
-    CHECK_EQ(finish(&bench), 0);
-    struct wal_io_stat stat;
-    CHECK_EQ(wal_io_stat(bench.io, bench.file, &stat), 0);
-    CHECK_EQ(stat.bytes, 0);
-    CHECK_EQ(wal_io_sync(bench.io, bench.file), 0);
-    CHECK_EQ(wal_io_unlink(bench.io, "other"), 0);
+    for (int round = 0; round < 70; round++) {
+        wal_fault_set(WAL_FAULT_CQE_SYNC, 1, 0, WAL_FAULT_STALL, HOUR_MS);
+        submit(&bench, WAL_IO_WRITE_SYNC, 0, memory, PAGE);
+        wal_io_close(bench.io, bench.file);
+        bench.file = wal_io_open(bench.io, "other", WAL_IO_WRITE | WAL_IO_CREATE);
+        CHECK(bench.file >= 0);
+        wal_fault_clear();
+        CHECK_EQ(finish(&bench), 0);
+        struct wal_io_stat stat;
+        CHECK_EQ(wal_io_stat(bench.io, bench.file, &stat), 0);
+        CHECK_EQ(stat.bytes, 0);
+        CHECK_EQ(wal_io_sync(bench.io, bench.file), 0);
+        CHECK_EQ(wal_io_unlink(bench.io, "other"), 0);
+    }
+    wal_backend_info info;
+    wal_io_uring_info(bench.io, &info);
+    CHECK_EQ(info.fallbacks & WAL_FALLBACK_FILES, 0);
     close_bench(&bench);
 }
 
@@ -266,9 +320,16 @@ static void opening_survives_without_memory(void) {
         int result = wal_io_uring_wrap(base, &how, &io, &info, &error);
         uint64_t allocations = wal_alloc_fail(0);
         CHECK_EQ(result, allocations < nth ? 0 : -ENOMEM);
+        if (result == 0) {
+            (void)wal_alloc_fail(1);
+            CHECK_EQ(wal_io_open(io, "none", WAL_IO_WRITE | WAL_IO_CREATE), -ENOMEM);
+            (void)wal_alloc_fail(0);
+            CHECK_EQ(wal_open_files(), 2); /* the directory and the ring */
+        }
         wal_io_destroy(result == 0 ? io : base);
         CHECK_EQ(wal_open_files(), 0);
         CHECK_EQ(descriptors_of("io_uring"), 0);
+        CHECK_EQ(maps_hold("io_uring"), 0);
         if (result == 0) return;
     }
     CHECK(0);
@@ -389,6 +450,8 @@ static void what_is_refused_in_part_is_done_without(void) {
 
 static void run_all(void) {
     RUN(threads_share_the_ring);
+    RUN(a_waiting_thread_serves_others);
+    RUN(a_sleeping_thread_takes_over);
     RUN(requests_outlive_their_thread);
     RUN(destroy_waits_for_the_kernel);
     RUN(a_closed_file_is_not_mistaken);
