@@ -38,6 +38,14 @@ static struct wal_io *base_of(struct wal_io *io) { return uring_of(io)->base; }
 
 /* ---- verbs that the ring does ---------------------------------------------------------------- */
 
+/* A file is used by its descriptor: the table is full, or there is none. */
+static void note_plain_file(struct uring_io *u) {
+    u->info.fallbacks |= WAL_FALLBACK_FILES;
+    if (u->info.reason[0] != '\0') return;
+    (void)snprintf(u->info.reason, sizeof u->info.reason,
+                   "more than %d files are open: some are not registered", WAL_ENGINE_SLOTS);
+}
+
 static int uring_open(struct wal_io *io, const char *name, unsigned flags) {
     struct uring_io *u = uring_of(io);
     int file = u->base->ops->open(u->base, name, flags);
@@ -46,7 +54,7 @@ static int uring_open(struct wal_io *io, const char *name, unsigned flags) {
     pthread_mutex_lock(&u->engine.mutex);
     int result = wal_engine_add_file(&u->engine, file, (flags & WAL_IO_WRITE) != 0,
                                      (flags & WAL_IO_DIRECT) != 0);
-    if (result > 0) u->info.fallbacks |= WAL_FALLBACK_FILES;
+    if (result > 0) note_plain_file(u);
     pthread_mutex_unlock(&u->engine.mutex);
     if (result >= 0) return file;
     (void)u->base->ops->close(u->base, file);
