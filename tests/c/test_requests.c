@@ -17,7 +17,7 @@
 #include "log.h"
 #include "simdisk.h"
 
-enum { MS = 1000000, CALLS_MAX = 4096, FILES = 4, FILE_BYTES = 65536 };
+enum { MS = 1000000, CALLS_MAX = 4096, FILES = 4, ALL = 15, FILE_BYTES = 65536 };
 
 static _Alignas(4096) char letters[26][16384];
 static struct wal_io_completion completions[CALLS_MAX];
@@ -68,7 +68,7 @@ static struct {
     struct call calls[CALLS_MAX];
     int count;
     int at_once[FILES]; /* who is in a sync of this file */
-    atomic_int gate;    /* closed: syncs wait */
+    atomic_int gate;    /* syncs of these files wait, bit by bit */
     atomic_int waiting;
     int fail_sync; /* the next one, with this errno; once */
     int fail_write;
@@ -118,7 +118,7 @@ static int probe_sync(struct wal_io *io, int file) {
     CHECK_EQ(probe.at_once[file]++, 0);
     pthread_mutex_unlock(&probe.mutex);
     atomic_fetch_add(&probe.waiting, 1);
-    while (atomic_load(&probe.gate)) (void)usleep(200);
+    while (atomic_load(&probe.gate) & 1 << file) (void)usleep(200);
     atomic_fetch_sub(&probe.waiting, 1);
     pthread_mutex_lock(&probe.mutex);
     probe.at_once[file]--;
@@ -159,7 +159,9 @@ static struct wal_io *probe_worker(void) {
 
 static void expect_calls(const char *what) {
     char seen[CALLS_MAX + 1] = "";
+    pthread_mutex_lock(&probe.mutex);
     for (int i = 0; i < probe.count; i++) seen[i] = probe.calls[i].what;
+    pthread_mutex_unlock(&probe.mutex);
     CHECK_STR(seen, what);
 }
 
@@ -269,7 +271,7 @@ static void a_reaper_that_may_block_does_it_itself(void) {
 
 static void a_reaper_that_may_not_waits_for_the_worker(void) {
     struct wal_io *io = probe_worker();
-    atomic_store(&probe.gate, 1);
+    atomic_store(&probe.gate, ALL);
     CHECK_EQ(submit_sync(io, 1, 1), 0);
     CHECK_EQ(submit_sync(io, 1, 2), 0);
     for (int i = 0; i < 3; i++) {
@@ -278,6 +280,7 @@ static void a_reaper_that_may_not_waits_for_the_worker(void) {
         CHECK(ms_since(begin) >= 29 && ms_since(begin) < 300);
     }
     CHECK_EQ(wal_io_reap(io, completions, 1, 0, 0), 0);
+    wait_for(&probe.waiting, 1);
     expect_calls("s"); /* one at a time */
     CHECK(!pthread_equal(probe.calls[0].thread, pthread_self()));
     CHECK_EQ(probe.signals_open, 0);
@@ -307,7 +310,7 @@ static void *open_gate_later(void *ignored) {
 static void both_are_at_work(void) {
     struct wal_io *io = probe_worker();
     pthread_t opener;
-    atomic_store(&probe.gate, 1);
+    atomic_store(&probe.gate, ALL);
     CHECK_EQ(submit_sync(io, 1, 1), 0);
     CHECK_EQ(wal_io_reap(io, completions, 1, 5 * MS, 0), 0);
     wait_for(&probe.waiting, 1);
@@ -323,13 +326,39 @@ static void both_are_at_work(void) {
     CHECK(pthread_equal(probe.calls[1].thread, pthread_self()));
     expect(io, seen == 1 ? 'b' : 1, 0, WAL_IO_MAY_BLOCK);
     expect(io, 2, 0, WAL_IO_MAY_BLOCK);
-    atomic_store(&probe.gate, 1);
+    atomic_store(&probe.gate, ALL);
     CHECK_EQ(submit_sync(io, 1, 3), 0);
     CHECK_EQ(wal_io_reap(io, completions, 1, 5 * MS, 0), 0);
     wait_for(&probe.waiting, 1);
     CHECK_EQ(pthread_create(&opener, NULL, open_gate_later, NULL), 0);
     expect(io, 3, 0, WAL_IO_MAY_BLOCK); /* in the worker's hands */
     CHECK(!pthread_equal(probe.calls[probe.count - 1].thread, pthread_self()));
+    CHECK_EQ(pthread_join(opener, NULL), 0);
+    wal_io_destroy(io);
+}
+
+static void *open_gates_in_turn(void *ignored) {
+    (void)ignored;
+    wait_for(&probe.waiting, 2);
+    atomic_store(&probe.gate, 1 << 1);
+    (void)usleep(20000);
+    atomic_store(&probe.gate, 0);
+    return NULL;
+}
+
+/* The worker gets free while the reaper is at a file, and the next request is that file's. */
+static void the_worker_keeps_off_the_reapers_file(void) {
+    struct wal_io *io = probe_worker();
+    pthread_t opener;
+    atomic_store(&probe.gate, ALL);
+    CHECK_EQ(submit_sync(io, 2, 1), 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, 5 * MS, 0), 0);
+    wait_for(&probe.waiting, 1);
+    CHECK_EQ(submit_sync(io, 1, 2), 0);
+    CHECK_EQ(submit_sync(io, 1, 3), 0);
+    CHECK_EQ(wal_io_reap(io, completions, 1, 0, 0), 0); /* handed over, both of them */
+    CHECK_EQ(pthread_create(&opener, NULL, open_gates_in_turn, NULL), 0);
+    for (int left = 3; left > 0;) left -= wal_io_reap(io, completions, 3, -1, WAL_IO_MAY_BLOCK);
     CHECK_EQ(pthread_join(opener, NULL), 0);
     wal_io_destroy(io);
 }
@@ -391,7 +420,7 @@ static void many_submitters_keep_each_files_order(void) {
 static void destroying_drops_what_nobody_began(void) {
     struct wal_io *io = probe_worker();
     pthread_t opener;
-    atomic_store(&probe.gate, 1);
+    atomic_store(&probe.gate, ALL);
     CHECK_EQ(submit_sync(io, 1, 1), 0);
     CHECK_EQ(wal_io_reap(io, completions, 1, 5 * MS, 0), 0);
     CHECK_EQ(submit_sync(io, 1, 2), 0);
@@ -409,7 +438,7 @@ static void destroying_drops_what_nobody_began(void) {
 static void closing_takes_a_files_requests_along(void) {
     struct wal_io *io = probe_worker();
     pthread_t opener;
-    atomic_store(&probe.gate, 1);
+    atomic_store(&probe.gate, ALL);
     CHECK_EQ(submit_sync(io, 1, 1), 0);
     CHECK_EQ(wal_io_reap(io, completions, 1, 5 * MS, 0), 0);
     wait_for(&probe.waiting, 1);
@@ -507,6 +536,7 @@ static void a_child_lets_go(void) {
     int file = new_file(io, "f");
     CHECK_EQ(submit_sync(io, file, 1), 0);
     expect(io, 1, 0, 0); /* there is a worker */
+    (void)usleep(20000); /* that waits for more by now: a condition the child must not touch */
     CHECK_EQ(submit_sync(io, file, 2), 0);
     pid_t child = fork();
     CHECK(child >= 0);
@@ -670,6 +700,17 @@ static void a_stall_ends_with_its_rule(void) {
     }
 }
 
+static void what_comes_after_a_stall_stays_behind_it(void) {
+    struct wal_io *io = probe_faults(1);
+    wal_fault_set(WAL_FAULT_SYNC, 1, 0, WAL_FAULT_STALL, 60000);
+    CHECK_EQ(submit_sync(io, 1, 1), 0);
+    wal_fault_clear();
+    CHECK_EQ(submit_sync(io, 1, 2), 0); /* no rule is set, and still */
+    expect(io, 1, 0, WAL_IO_MAY_BLOCK);
+    expect(io, 2, 0, WAL_IO_MAY_BLOCK);
+    wal_io_destroy(io);
+}
+
 static void on_signal(int number) { (void)number; }
 
 static void a_signal_ends_the_wait_for_a_stalled_request(void) {
@@ -783,6 +824,7 @@ int main(void) {
     RUN(a_reaper_that_may_not_waits_for_the_worker);
     RUN(looking_hands_over_too);
     RUN(both_are_at_work);
+    RUN(the_worker_keeps_off_the_reapers_file);
     RUN(many_submitters_keep_each_files_order);
     RUN(destroying_drops_what_nobody_began);
     RUN(closing_takes_a_files_requests_along);
@@ -795,6 +837,7 @@ int main(void) {
     RUN(a_short_request_is_finished);
     RUN(a_stalled_request_holds_up_its_file_only);
     RUN(a_stall_ends_with_its_rule);
+    RUN(what_comes_after_a_stall_stays_behind_it);
     RUN(a_signal_ends_the_wait_for_a_stalled_request);
     RUN(decisions_for_a_ring);
     RUN(faults_over_the_simulated_disk);
