@@ -30,10 +30,9 @@ static int fill(struct session *s) {
 
 /* The caller of a durable batch is called away by a signal; what is in flight goes on. */
 static int interrupted(struct session *s, uint32_t length) {
-    uint64_t before = s->disk->eintr_every;
-    s->disk->eintr_every = 1;
+    s->disk->async_signal = true;
     int result = batch(s, length, WAL_DURABLE | WAL_INTERRUPTIBLE);
-    s->disk->eintr_every = before;
+    s->disk->async_signal = false;
     return result;
 }
 

@@ -190,6 +190,7 @@ int sim_reap(struct wal_io *io, struct wal_io_completion *completions, int max, 
     size_t mine = 0;
     for (size_t i = 0; i < disk->request_count; i++) mine += disk->requests[i]->owner == io;
     if (mine == 0) return 0;
+    if (disk->async_signal) return -EINTR;
     disk->calls++;
     if (disk->eintr_every != 0 && disk->calls % disk->eintr_every == 0) return -EINTR;
     progress(disk);

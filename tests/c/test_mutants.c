@@ -102,7 +102,6 @@ static const struct {
     {WAL_MUTANT_F8_ROTATE_NO_DRAIN, "F8 rotation does not sync", &power},
     {WAL_MUTANT_F8_ROTATE_NO_DRAIN, "F8 the same, direct", &direct},
     {WAL_MUTANT_F9_SEAL_ONE_SYNC, "F9 seal and data in one sync", &power},
-    {WAL_MUTANT_F9_SEAL_ONE_SYNC, "F9 the same, direct", &direct},
     {WAL_MUTANT_F10_NO_FREE_DIR_SYNC, "F10 spare used too early", &power},
 };
 enum { MUTANTS = sizeof(mutants) / sizeof(mutants[0]), CHILD_SECONDS_MAX = 300 };
