@@ -1,7 +1,6 @@
 /* Reading and writing past the page cache, whatever the caller's memory looks like. */
 #include "io_direct.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -55,33 +54,55 @@ int64_t wal_direct_read_unaligned(int file, uint64_t offset, void *data, size_t 
     return got;
 }
 
+/* The first bytes of parts. */
+static void gather(char *to, size_t bytes, const struct iovec *parts) {
+    for (size_t copied = 0; copied < bytes; parts++) {
+        size_t more = parts->iov_len < bytes - copied ? parts->iov_len : bytes - copied;
+        memcpy(to + copied, parts->iov_base, more);
+        copied += more;
+    }
+}
+
+/*
+ * Write the sectors around the wanted bytes, from aligned memory. What else they hold is read
+ * first: the rest of a short write may begin anywhere. Nobody else writes to them meanwhile.
+ */
+static int64_t write_unaligned(int file, uint64_t offset, const struct iovec *parts, size_t bytes) {
+    uint64_t begin = offset / WAL_DIRECT_ALIGNMENT * WAL_DIRECT_ALIGNMENT;
+    size_t skip = (size_t)(offset - begin);
+    if (bytes > BOUNCE_BYTES_MAX - skip) bytes = BOUNCE_BYTES_MAX - skip;
+    size_t whole =
+        (skip + bytes + WAL_DIRECT_ALIGNMENT - 1) / WAL_DIRECT_ALIGNMENT * WAL_DIRECT_ALIGNMENT;
+    char *copy = wal_aligned(WAL_DIRECT_ALIGNMENT, whole);
+    if (copy == NULL) return -ENOMEM;
+    int64_t done = 0;
+    if (skip + bytes != whole || skip != 0) {
+        memset(copy, 0, whole); /* behind the end of the file */
+        done = pread(file, copy, whole, (off_t)begin);
+    }
+    if (done >= 0) {
+        gather(copy + skip, bytes, parts);
+        done = pwrite(file, copy, whole, (off_t)begin);
+    }
+    if (done < 0) done = -errno;
+    wal_free(copy);
+    if (done <= 0) return done;
+    done = done <= (int64_t)skip ? 0 : done - (int64_t)skip;
+    return done < (int64_t)bytes ? done : (int64_t)bytes;
+}
+
 /*
  * The memory of a direct write has to be aligned. If it is not, some filesystems refuse, and others
- * quietly write through the page cache: what is not aligned is copied first, some of it at a time.
+ * quietly write through the page cache.
  */
 int64_t wal_direct_write(int file, uint64_t offset, const struct iovec *parts, int count) {
-    uint64_t misaligned = 0;
+    uint64_t misaligned = offset;
     size_t bytes = 0;
     for (int i = 0; i < count; i++) {
         misaligned |= (uintptr_t)parts[i].iov_base | parts[i].iov_len;
         bytes += parts[i].iov_len;
     }
-    assert((offset | bytes) % WAL_DIRECT_ALIGNMENT == 0);
-    if (misaligned % WAL_DIRECT_ALIGNMENT == 0) {
-        int64_t done = pwritev(file, parts, count, (off_t)offset);
-        return done < 0 ? -errno : done;
-    }
-    if (bytes > BOUNCE_BYTES_MAX) bytes = BOUNCE_BYTES_MAX;
-    char *copy = wal_aligned(WAL_DIRECT_ALIGNMENT, bytes);
-    if (copy == NULL) return -ENOMEM;
-    size_t copied = 0;
-    for (int i = 0; i < count && copied < bytes; i++) {
-        size_t more = parts[i].iov_len < bytes - copied ? parts[i].iov_len : bytes - copied;
-        memcpy(copy + copied, parts[i].iov_base, more);
-        copied += more;
-    }
-    int64_t done = pwrite(file, copy, bytes, (off_t)offset);
-    if (done < 0) done = -errno;
-    wal_free(copy);
-    return done;
+    if (misaligned % WAL_DIRECT_ALIGNMENT != 0) return write_unaligned(file, offset, parts, bytes);
+    int64_t done = pwritev(file, parts, count, (off_t)offset);
+    return done < 0 ? -errno : done;
 }

@@ -26,7 +26,7 @@ int wal_direct_leave(int file);
 /* A pread of any bytes from a file with the flag. */
 int64_t wal_direct_read_unaligned(int file, uint64_t offset, void *data, size_t bytes);
 
-/* A pwritev to a file with the flag; offset and total length are multiples of 4096. */
+/* A pwritev of any bytes to a file with the flag: the bytes done, maybe fewer. */
 int64_t wal_direct_write(int file, uint64_t offset, const struct iovec *parts, int count);
 
 #endif
