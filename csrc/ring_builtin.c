@@ -1,9 +1,9 @@
 /*
  * The built-in ring: io_uring by its system calls, for machines without liburing.
  *
- * Both queues live in memory shared with the kernel, as rings with a head and a tail that only grow.
- * Each index has one writer, and each is published with a release store after what it covers and
- * read with an acquire load before it:
+ * Both queues live in memory shared with the kernel, as rings with a head and a tail that only
+ * grow. Each index has one writer, and each is published with a release store after what it covers
+ * and read with an acquire load before it:
  *
  *   SQ tail: written here, after the entries and the array that names them are filled in.
  *   SQ head: written by the kernel when it has copied an entry (SUBMIT_STABLE): the place is free.
@@ -14,9 +14,9 @@
  *
  * With SQPOLL the kernel's thread announces that it goes to sleep (NEED_WAKEUP) and then looks at
  * the tail once more; we store the tail and then look at the flag. Either must see the other's.
- * Release and acquire alone would let the load pass the store, and the entry would wait for a thread
- * that sleeps; so both are sequentially consistent here, which puts a full barrier between them,
- * and the kernel has one of its own. (A fence would do as well; ThreadSanitizer knows none.)
+ * Release and acquire alone would let the load pass the store, and the entry would wait for a
+ * thread that sleeps; so both are sequentially consistent here, which puts a full barrier between
+ * them, and the kernel has one of its own. (A fence would do as well; ThreadSanitizer knows none.)
  *
  * Waiting touches only the CQ: another thread may submit meanwhile.
  */

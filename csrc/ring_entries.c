@@ -1,6 +1,6 @@
 /*
- * From requests to entries: what a request needs next is cut into writes and a sync and put into the
- * SQ, as far as there is room. The rules are in ring_engine.c.
+ * From requests to entries: what a request needs next is cut into writes and a sync and put into
+ * the SQ, as far as there is room. The rules are in ring_engine.c.
  */
 #include <assert.h>
 #include <errno.h>

@@ -1,8 +1,8 @@
 /*
  * The kernel's io_uring interface, as far as this library uses it: system call numbers, what goes
- * through the queues, and the constants. Written down here, and not taken from the kernel's headers,
- * so that the core compiles alike with old headers, with musl, and where there is no Linux at all.
- * None of it can change: it is the kernel's ABI, and the assertions hold the layout to it.
+ * through the queues, and the constants. Written down here, and not taken from the kernel's
+ * headers, so that the core compiles alike with old headers, with musl, and where there is no Linux
+ * at all. None of it can change: it is the kernel's ABI, and the assertions hold the layout to it.
  */
 #ifndef WALENGINE_URING_ABI_H
 #define WALENGINE_URING_ABI_H

@@ -2,8 +2,8 @@
  * What the suites of the io_uring backend share: a directory, a ring with registered memory and one
  * file, and requests to it.
  *
- * Where the machine refuses io_uring the suites are skipped and say so; with WALENGINE_REQUIRE_ALL=1
- * that is a failure.
+ * Where the machine refuses io_uring the suites are skipped and say so; with
+ * WALENGINE_REQUIRE_ALL=1 that is a failure.
  */
 #ifndef WALENGINE_TESTS_RING_BENCH_H
 #define WALENGINE_TESTS_RING_BENCH_H

@@ -163,7 +163,7 @@ static void direct_requests_work(void) {
     CHECK_EQ(wal_io_write(bench.io, bench.file, 7 * PAGE, parts, 2), 0);
     CHECK(is_written(7 * PAGE, elsewhere + 3, PAGE - 100));
     CHECK(is_written(8 * PAGE - 100, elsewhere + 9000, 100));
-    /* So is what begins and ends inside sectors, as the rest of a short write; they keep the rest. */
+    /* So is what begins and ends inside sectors, as a short write's rest; they keep theirs. */
     struct iovec odd_part = {elsewhere + 1, 2 * PAGE};
     CHECK_EQ(wal_io_write(bench.io, bench.file, 7 * PAGE + 10, &odd_part, 1), 0);
     CHECK(is_written(7 * PAGE, elsewhere + 3, 10));
