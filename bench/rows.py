@@ -17,6 +17,8 @@ from statistics import median
 from time import perf_counter, perf_counter_ns
 from typing import Any
 
+from loops import Loops
+
 from walengine import IoUringConfig, PortableWalWriter, replay
 
 RECORD = bytes(range(256))
@@ -107,6 +109,7 @@ class Setting:
 
     def __init__(self, directory: Path, limit: Path) -> None:
         self.directory = directory
+        self.loops = Loops(limit, directory, FRAME_BYTES)
         self._limit = limit
         self._names = 0
 
@@ -124,21 +127,29 @@ class Setting:
 
 
 class Row(ABC):
-    """One line of the table; prepare and clean are not timed."""
+    """One line of the table; prepare and clean are not timed.
+
+    prepare raises CannotRunError where the machine has not what the row measures.
+    """
 
     name: str
     unit: str
     samples: int
-    target: str
-    bound: float
+    target = ""
+    bound: float | None = None  # None: it is shown, and not judged
     target_is_ratio = False
     more_is_better = False
     reference_name: str
+    family = ""  # the rows of one family are measured by turns; "": by itself
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.path = setting.path()
         self.notes: list[str] = []
+
+    def rounds(self, rounds: int) -> int:
+        """Return how many rounds this row takes where so many are asked for."""
+        return rounds
 
     def prepare(self) -> None:  # noqa: B027 (a row may need nothing)
         """Make what is measured."""
@@ -150,6 +161,13 @@ class Row(ABC):
     @abstractmethod
     def reference(self) -> float:
         """Return one round's figure of the loop without it."""
+
+    def beside(self) -> None:  # noqa: B027 (most have one reference only)
+        """Run what else is shown beside it in this round."""
+
+    def more(self) -> dict[str, Any]:
+        """Return what else is to stand in the JSON file, once the row is clean."""
+        return {}
 
     def clean(self) -> None:
         """Remove it."""
@@ -214,79 +232,6 @@ class StagingBesideBusy(Staging):
         """Do the same with the plain method."""
         with busy_thread():
             return super().reference()
-
-
-# ---- one record made durable ---------------------------------------------------------------------
-
-
-class Durable(Row):
-    """Append and sync, one record at a time, by the main thread."""
-
-    name = "append + sync 256 B, main thread"
-    unit = "us"
-    samples = 1000
-    target = "ratio <= 1.25"
-    bound = 1.25
-    target_is_ratio = True
-    reference_name = "p50 of pwrite + fdatasync of the same frame in C, on a zero-filled file"
-
-    def prepare(self) -> None:
-        """Open a log, and warm up until it is zero-filled some way ahead."""
-        self.wal = PortableWalWriter(self.path)
-        self.c_p90: list[float] = []
-        self.c_p99: list[float] = []
-        self.p90: list[float] = []
-        self.p99: list[float] = []
-        self.durations(500)
-
-    def durations(self, count: int) -> list[int]:
-        """Return what each of count durable appends took, in nanoseconds."""
-        append, sync, record = self.wal.append, self.wal.sync, RECORD
-        took = []
-        for _ in range(count):
-            begin = perf_counter_ns()
-            append(record)
-            sync()
-            took.append(perf_counter_ns() - begin)
-        return took
-
-    def engine(self) -> float:
-        """Return the round's p50."""
-        took = sorted(self.durations(self.samples))
-        self.p90.append(took[len(took) * 90 // 100] / 1000)
-        self.p99.append(took[len(took) * 99 // 100] / 1000)
-        return took[len(took) // 2] / 1000
-
-    def reference(self) -> float:
-        """Return the C loop's p50."""
-        answer = self.setting.limit("sync", self.setting.directory, self.samples, FRAME_BYTES)
-        self.c_p90.append(answer["p90_us"])
-        self.c_p99.append(answer["p99_us"])
-        return float(answer["p50_us"])
-
-    def clean(self) -> None:
-        """Close and remove."""
-        self.notes = [
-            f"p90 {median(self.p90):.0f} beside {median(self.c_p90):.0f} us",
-            f"p99 {median(self.p99):.0f} beside {median(self.c_p99):.0f} us",
-        ]
-        self.wal.close()
-        super().clean()
-
-
-class DurableFromThread(Durable):
-    """The same by another thread, which needs no hand-off to stay interruptible."""
-
-    name = "append + sync 256 B, other thread"
-
-    def durations(self, count: int) -> list[int]:
-        """Run them in a thread."""
-        took: list[int] = []
-        run = super().durations
-        thread = threading.Thread(target=lambda: took.extend(run(count)))
-        thread.start()
-        thread.join()
-        return took
 
 
 # ---- replay --------------------------------------------------------------------------------------
@@ -402,15 +347,6 @@ class OpenNew(Row):
         return float(answer["p50_us"]) / 1000
 
 
-def all_rows(setting: Setting) -> list[Row]:
-    """Return every row, in the order of the table."""
-    kinds = (
-        Staging,
-        StagingBesideBusy,
-        Durable,
-        DurableFromThread,
-        Replay,
-        OpenKilled,
-        OpenNew,
-    )
-    return [kind(setting) for kind in kinds]
+def single_rows(setting: Setting) -> list[Row]:
+    """Return the rows that stand for themselves, in the order of the table."""
+    return [kind(setting) for kind in (Staging, StagingBesideBusy, Replay, OpenKilled, OpenNew)]
