@@ -13,6 +13,8 @@ from collections.abc import Callable, Generator
 import hypothesis
 import pytest
 import support_report
+from engines import ENGINES, Engine, environment
+from needs import needs_engine
 
 SEED = int(os.environ.get("WALENGINE_SEED") or str(secrets.randbits(63)), 0)
 SCALE = float(os.environ.get("WALENGINE_SCALE") or 1.0)
@@ -40,6 +42,26 @@ def scale() -> float:
 def scaled() -> Callable[[int], int]:
     """scaled(1000) is 1000 times the scale, at least 1."""
     return lambda count: max(1, int(count * SCALE))
+
+
+def chosen(name: str, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    engine = ENGINES[name]
+    for variable, value in environment(engine).items():
+        monkeypatch.setenv(variable, value)
+    needs_engine(engine)
+    return engine
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """What logs write with, for engines.config(): the test runs on each."""
+    return chosen(request.param, monkeypatch)
+
+
+@pytest.fixture(params=[name for name, engine in ENGINES.items() if engine.ring])
+def ring_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The same with a ring."""
+    return chosen(request.param, monkeypatch)
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from engines import Engine
+
+from walengine import io_uring_status
 
 HINT = "make test-deps installs it"
 
@@ -61,3 +64,12 @@ def needs_filesystem(name: str) -> None:
         known = Path("/proc/filesystems").read_text(encoding="ascii").split()
     if name not in known:
         pytest.skip(f"needs a kernel with {name}")
+
+
+def needs_engine(engine: Engine) -> None:
+    """Skip unless its ring can be had; the environment asks for it already."""
+    if engine.ring is None:
+        return
+    status = io_uring_status()
+    if not status.available:
+        pytest.skip(f"needs io_uring through {engine.ring}: {status.reason}")

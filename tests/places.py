@@ -11,6 +11,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ import pytest
 
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES_MIN = 1 << 30  # a container's 64 MiB are too small for a filesystem in a file
+
+UNMOUNT_TRIES = 200
 
 FS_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2  # what only memory holds is gone, the journal's part too
@@ -62,6 +65,12 @@ class Disk:
         run("mount", self.device, self.path)
 
     def unmount(self) -> None:
+        """A killed process's ring keeps the filesystem busy for some 50 ms more."""
+        for _ in range(UNMOUNT_TRIES):
+            attempt = subprocess.run(["umount", self.path], check=False, capture_output=True)
+            if attempt.returncode == 0:
+                return
+            time.sleep(0.01)
         run("umount", self.path)
 
     def cut_power(self) -> None:

@@ -9,10 +9,13 @@ import sys
 import textwrap
 from pathlib import Path
 
-PREAMBLE = """
+PREAMBLE = f"""
 import os, signal, sys, threading, time
 import walengine
 from walengine import PortableWalWriter, WalConfig, IoUringConfig, _native
+sys.path.append({str(Path(__file__).parent)!r})
+import engines
+from engines import config
 """
 
 

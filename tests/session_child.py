@@ -20,6 +20,8 @@ import sys
 import threading
 import traceback
 
+import engines
+
 from walengine import PortableWalWriter, WalConfig, _native
 
 FRAME = struct.Struct("<BQQ")  # kind, LSN, ident (or whatever the kind says)
@@ -56,7 +58,16 @@ def content(ident: int) -> bytes:
 
 
 def config(job: dict) -> WalConfig:
-    return WalConfig(segment_bytes=job["segment_bytes"], strict_sectors=job["strict_sectors"])
+    return engines.config(segment_bytes=job["segment_bytes"], strict_sectors=job["strict_sectors"])
+
+
+def open_log(job: dict) -> PortableWalWriter:
+    """Open it with the engine that was asked for, and none that it fell back to."""
+    wal = PortableWalWriter(job["path"], config(job))
+    engine = engines.current()
+    assert engine.backend in {wal.backend, "auto"}
+    assert engine.ring in {wal.stats().ring, None}
+    return wal
 
 
 class Session:
@@ -145,7 +156,7 @@ class Worker(threading.Thread):
 
 def write(session: Session, job: dict) -> None:
     """Write from four threads; then die at a fail point, be killed, or close and go on to that."""
-    wal = PortableWalWriter(job["path"], config(job))
+    wal = open_log(job)
     session.say(OPENED, wal.last_lsn, wal.first_lsn)
     if job["lying"]:
         _native._fault_set(_native._FAULT_SYNC, _native._FAULT_SKIP)
@@ -164,7 +175,7 @@ def write(session: Session, job: dict) -> None:
         _native._fail_point_arm(job["fail_point"], job["nth"])
     wal.close()
     if job["mode"] == "unseal":
-        wal = PortableWalWriter(job["path"], config(job))
+        wal = open_log(job)
         _native._fail_point_arm(job["fail_point"], job["nth"])
         ident = job["session"] * IDENT_SESSION + THREADS * IDENT_THREAD
         session.say(APPENDED, wal.append(content(ident)), ident)
@@ -172,7 +183,7 @@ def write(session: Session, job: dict) -> None:
 
 def extend(session: Session, job: dict) -> None:
     """Open, append a few records durably, and close or be killed."""
-    wal = PortableWalWriter(job["path"], config(job))
+    wal = open_log(job)
     session.say(OPENED, wal.last_lsn, wal.first_lsn)
     for number in range(job["count"]):
         ident = job["session"] * IDENT_SESSION + number
@@ -191,7 +202,7 @@ def recover(session: Session, job: dict) -> None:
         _native._fail_point_arm(job["fail_point"], job["nth"])
     else:
         _native._fault_set(_native._FAULT_ALL, _native._FAULT_KILL, nth=job["nth"], sticky=False)
-    wal = PortableWalWriter(job["path"], config(job))
+    wal = open_log(job)
     ident = job["session"] * IDENT_SESSION + (THREADS + 1) * IDENT_THREAD
     session.say(APPENDED, wal.append(content(ident)), ident)
 
@@ -200,6 +211,8 @@ MODES = {"write": write, "close": write, "unseal": write, "extend": extend, "rec
 
 
 def child(job: dict) -> None:
+    if job["engine"]:
+        os.environ.update(engines.environment(engines.ENGINES[job["engine"]]))
     session = Session(job)
     session.say(BORN, os.getpid())
     try:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import engines
 from session_child import (
     ACKNOWLEDGED,
     APPENDED,
@@ -51,6 +52,7 @@ JOB = {
     "segment_bytes": 32768,
     "strict_sectors": False,
     "seed": 0,
+    "engine": "",  # of engines.py; "": the default
 }
 
 
@@ -164,7 +166,12 @@ class Server:
         self.sessions += 1
         unknown = job.keys() - JOB.keys() - {"count", "close"}
         assert not unknown, unknown
-        line = json.dumps(JOB | job | {"path": str(path), "session": self.sessions})
+        fixed = {
+            "path": str(path),
+            "session": self.sessions,
+            "engine": engines.current().name,
+        }
+        line = json.dumps(JOB | job | fixed)
         self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
         self.newest = Session(self, self.sessions)
