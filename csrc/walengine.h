@@ -447,4 +447,7 @@ uint64_t wal_alloc_fail(uint64_t nth);
 /* Descriptors that writers and readers of this process hold open: to find leaks. */
 uint64_t wal_open_files(void);
 
+/* Rings set up from now on find an opcode of io_uring missing (by its number; -1: none). */
+void wal_ring_hide_op(int32_t opcode);
+
 #endif
