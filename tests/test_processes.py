@@ -310,6 +310,30 @@ def test_a_writer_in_a_cycle_is_released_by_the_collector(path):
     assert result.stderr.count("ResourceWarning: unclosed log") == 1
 
 
+def test_no_collector_frees_the_core_under_a_writer(path):
+    """Goal: the C handle outlives the writer that closes it, in garbage cycles too.
+
+    Method: the collector runs after every few objects, so that a cycle's finalisers come in any
+    order.
+    """
+    output_of(
+        """
+        import gc, logging, warnings
+        logging.disable()
+        warnings.simplefilter("ignore")
+        class Holder: pass
+        for often in range(1, 25):
+            gc.set_threshold(often)
+            holder = Holder()
+            holder.self, holder.wal = holder, PortableWalWriter(sys.argv[1])
+            del holder
+            gc.collect()
+        PortableWalWriter(sys.argv[1]).close()
+        """,
+        path,
+    )
+
+
 def test_daemon_threads_do_not_hinder_the_exit(path):
     result = run(
         """

@@ -1,6 +1,8 @@
 """Writers that outlive their welcome: interpreter exit, and the child side of a fork.
 
-Open writers are kept in a weak set, so that nothing here keeps one alive.
+Open writers are kept in a weak set, so that nothing here keeps one alive. Their C handles are kept
+for as long as they live: the collector finalises a cycle's objects in any order, and a handle that
+it found in one would be freed before the writer had closed it.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class Open(Protocol):
 
 
 open_writers: WeakSet[Open] = WeakSet()
+handles: dict[int, object] = {}  # by the id of their writer
 
 
 def _at_exit() -> None:

@@ -78,6 +78,7 @@ class PortableWalWriter(HandOver):
             record_bytes_max=config.max_record_bytes,
             batch_bytes_max=config.io.max_batch_bytes,
         )
+        _lifecycle.handles[id(self)] = native
         _lifecycle.open_writers.add(self)
         log_backend(text, self._in_use)
         log_recovery(text, self._report)
@@ -382,17 +383,19 @@ class PortableWalWriter(HandOver):
 
     def __del__(self) -> None:
         """Close what was forgotten, with a ResourceWarning."""
-        if self._state is not State.OPEN:
-            return
         try:
-            warnings.warn(
-                f"unclosed log {self._path!r} with {len(self._staged)} staged records",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
+            if self._state is State.OPEN:
+                warnings.warn(
+                    f"unclosed log {self._path!r} with {len(self._staged)} staged records",
+                    ResourceWarning,
+                    stacklevel=2,
+                    source=self,
+                )
         finally:  # the warning may be an error
-            self.close_at_exit()
+            try:
+                self.close_at_exit()
+            finally:
+                _lifecycle.handles.pop(id(self), None)
 
     # ---- helpers ---------------------------------------------------------------------------------
 
