@@ -14,10 +14,10 @@
  *     bulk COUNT N              N bytes by pwrite, then fdatasync
  *     bulk-direct COUNT N       N bytes by pwritev2 with RWF_DSYNC to an O_DIRECT file
  *
- * Each prints one JSON object; "serve" one for each line, with every duration, so that a program can
- * run its own work and a loop by turns. All files are zero-filled first. BYTES is what the engine
- * writes for one record: a header of 64, the record, 4 for its end, rounded up to 8; so a record of
- * 256 is a frame of 328.
+ * Each prints one JSON object; "serve" one for each line, with every duration, so that a program
+ * can run its own work and a loop by turns. All files are zero-filled first. BYTES is what the
+ * engine writes for one record: a header of 64, the record, 4 for its end, rounded up to 8; so a
+ * record of 256 is a frame of 328.
  *
  * The ring is used as well as can be: registered file and memory, and one system call that submits
  * and waits. What an engine with more than one thread needs besides is in none of these loops.
