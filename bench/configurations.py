@@ -13,6 +13,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from commits import in_use, open_log, percentile, threads_timed
+from loops import CannotRunError
 from rows import RECORD, Row, Setting
 
 from walengine import IoUringConfig
@@ -85,13 +86,27 @@ class Commits(Configured):
         self.name = f"{self.family}, {configuration}, {backend}"
         self.samples = depth * COUNTS[depth]
         self.mine: list[int] = []
-        if self.io.direct_io:
-            self.reference_name = f"O_DIRECT + RWF_DSYNC by a bare ring in C, {depth} at a time"
+        self.loop = ("sync", 0)
+
+    def choose_loop(self) -> None:
+        """Take the C loop that is the limit of this configuration on this machine."""
+        self.reference_name = "pwrite + fdatasync in C, one at a time"
+        if not self.io.direct_io:
+            return
+        try:
+            self.setting.loops.run("ring-direct", 1, self.depth)
+        except CannotRunError:
+            self.loop = ("direct", 0)
+            self.reference_name = "O_DIRECT + RWF_DSYNC in C, one at a time"
         else:
-            self.reference_name = "pwrite + fdatasync in C, one at a time"
+            self.loop = ("ring-direct", self.depth)
+            self.reference_name = (
+                f"O_DIRECT + RWF_DSYNC by a bare ring in C, {self.depth} at a time"
+            )
 
     def prepare(self) -> None:
         """Open a log, and warm up."""
+        self.choose_loop()
         self.open()
         for _ in range(2):
             self.commits()
@@ -118,10 +133,9 @@ class Commits(Configured):
 
     def reference(self) -> float:
         """Return what C does in a second."""
-        loops = self.setting.loops
-        if self.io.direct_io:
-            return loops.run("ring-direct", self.samples, self.depth).per_second
-        return loops.run("sync", COUNTS[self.depth]).per_second
+        name, extra = self.loop
+        count = self.samples if extra else COUNTS[self.depth]
+        return self.setting.loops.run(name, count, extra).per_second
 
     def clean(self) -> None:
         """Say how long one took."""
