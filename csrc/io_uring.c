@@ -110,7 +110,7 @@ static int uring_register_buffers(struct wal_io *io, void *memory, size_t bytes,
     struct wal_engine *e = &u->engine;
     pthread_mutex_lock(&e->mutex);
     assert(e->memory == NULL);
-    int result = e->ring.table->register_buffers(e->ring.state, parts, count);
+    int result = wal_ring_register_buffers(&e->ring, parts, count);
     if (result < 0) {
         wal_ring_explain_buffers(&u->info, -result);
     } else {

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -30,6 +31,8 @@ enum {
     CQ_ENTRIES_MAX = 65536,
     ANSWER_SECONDS = 5, /* a NOP that takes longer will not come */
     SCRATCH_BYTES = 4096,
+    GIVEN_BACK_NS = 100000000, /* when a closed ring's memory certainly counts no more */
+    LOOK_NS = 2000000,
 };
 
 static const uint32_t features_needed =
@@ -113,6 +116,33 @@ static void fill_params(struct uring_params *params, const wal_ring_options *opt
     params->sq_thread_idle = options->sq_poll_idle_ms > 0 ? options->sq_poll_idle_ms : 1;
 }
 
+static int64_t closed_ns; /* when a ring of this process was closed last; 0: never */
+
+static int64_t now_ns(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/*
+ * The kernel gives the memory of a closed ring back a moment later, by a worker, and until then it
+ * counts against RLIMIT_MEMLOCK. Refused behind a close: 1, try again; 0: it is not for that.
+ */
+static int may_come(int result) {
+    int64_t closed = __atomic_load_n(&closed_ns, __ATOMIC_RELAXED);
+    if (result != -ENOMEM || closed == 0 || now_ns() - closed > GIVEN_BACK_NS) return 0;
+    (void)nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
+    return 1;
+}
+
+int wal_ring_register_buffers(struct wal_ring *ring, const struct iovec *buffers, unsigned count) {
+    int result;
+    do {
+        result = ring->table->register_buffers(ring->state, buffers, count);
+    } while (may_come(result));
+    return result;
+}
+
 /*
  * A descriptor, or -errno. First kernel_poll is given up, then the size. A ring without
  * COOP_TASKRUN, DEFER_TASKRUN and SINGLE_ISSUER: any thread submits, and another one may wait.
@@ -132,6 +162,7 @@ static int setup(struct wal_ring *ring, const wal_ring_options *options, wal_bac
             info->kernel_poll = (uint32_t)kernel_poll;
             return fd;
         }
+        if (may_come(fd)) continue;
         if (first_error == 0) first_error = -fd;
         if (fd == -ENOMEM && entries > SQ_ENTRIES_MIN) {
             entries /= 2;
@@ -167,6 +198,7 @@ void wal_ring_close(struct wal_ring *ring) {
     if (ring->fd < 0) return;
     ring->table->queue_exit(ring->state);
     ring->fd = -1;
+    __atomic_store_n(&closed_ns, now_ns(), __ATOMIC_RELAXED);
 }
 
 /* ---- does it work ---------------------------------------------------------------------------- */
@@ -346,7 +378,7 @@ static void try_buffers(struct wal_ring *ring, const wal_ring_options *options,
         for (uint32_t i = 0; i < count; i++) {
             parts[i] = (struct iovec){.iov_base = (char *)memory + i * bytes, .iov_len = bytes};
         }
-        result = ring->table->register_buffers(ring->state, parts, count);
+        result = wal_ring_register_buffers(ring, parts, count);
     }
     if (result < 0) {
         wal_ring_explain_buffers(info, -result);

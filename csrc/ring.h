@@ -59,4 +59,7 @@ int wal_ring_open(struct wal_ring *ring, const wal_ring_options *options, wal_ba
                   wal_error *error);
 void wal_ring_close(struct wal_ring *ring);
 
+/* Where there is no memory because a ring was closed just now, wait for it. */
+int wal_ring_register_buffers(struct wal_ring *ring, const struct iovec *buffers, unsigned count);
+
 #endif

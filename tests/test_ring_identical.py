@@ -173,43 +173,48 @@ def assert_alike(base, work, direct_io) -> dict[str, int]:
     return {"files": len(sizes), "bytes": sum(sizes)}
 
 
+@pytest.fixture
+def base(memory_path):  # noqa: F811
+    return memory_path
+
+
 @pytest.mark.parametrize("direct_io", [False, True], ids=["buffered", "direct"])
-def test_every_backend_writes_the_same_files(memory_path, seed, scaled, count, direct_io):  # noqa: F811
+def test_every_backend_writes_the_same_files(base, seed, scaled, count, direct_io):
     for kind in KINDS:
         needs_ring(kind)
     totals = {"files": 0, "bytes": 0}
     lists = scaled(LISTS)
     for number in range(lists):
-        base = memory_path / str(number)
-        base.mkdir()
-        for name, value in assert_alike(base, work(seed + number), direct_io).items():
+        place = base / str(number)
+        place.mkdir()
+        for name, value in assert_alike(place, work(seed + number), direct_io).items():
             totals[name] += value
         for kind in KINDS:
-            for path in (base / kind).iterdir():
+            for path in (place / kind).iterdir():
                 path.unlink()
     suffix = "direct" if direct_io else "buffered"
     count(f"lists of operations, {suffix}", lists)
     count(f"files compared, {suffix}", totals["files"])
 
 
-def test_the_seed_decides_about_salts_and_nothing_else_does(memory_path):  # noqa: F811
+def test_the_seed_decides_about_salts_and_nothing_else_does(base):
     """Goal: the comparison above can fail. Method: the same list with another seed."""
     plain = Work(7, SHAPES[2], (("append and sync", 100), ("reopen", 0), ("append", 5)))
     other = Work(9, plain.io, plain.steps)
     for name, chosen in (("one", plain), ("same", plain), ("other", other)):
-        Run(memory_path / name, "pwrite", chosen, direct_io=False).run()
-    assert digests(memory_path / "one") == digests(memory_path / "same")
-    one, different = digests(memory_path / "one"), digests(memory_path / "other")
+        Run(base / name, "pwrite", chosen, direct_io=False).run()
+    assert digests(base / "one") == digests(base / "same")
+    one, different = digests(base / "one"), digests(base / "other")
     assert [name for name in one if one[name] == different.get(name)] == []
 
 
-def test_a_byte_that_differs_is_found(memory_path):  # noqa: F811
+def test_a_byte_that_differs_is_found(base):
     plain = Work(7, SHAPES[2], (("append and sync", 100),))
     for name in ("one", "other"):
-        Run(memory_path / name, "pwrite", plain, direct_io=False).run()
-    (segment,) = (memory_path / "other").glob("*.seg")
+        Run(base / name, "pwrite", plain, direct_io=False).run()
+    (segment,) = (base / "other").glob("*.seg")
     with segment.open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x01")
-    assert digests(memory_path / "one") != digests(memory_path / "other")
-    assert segment.name in difference(memory_path / "one", memory_path / "other")
+    assert digests(base / "one") != digests(base / "other")
+    assert segment.name in difference(base / "one", base / "other")

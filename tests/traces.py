@@ -46,9 +46,10 @@ def parsed(text: str) -> list[Call]:
         if match := _UNFINISHED.match(line):
             begun[match[1], match[2]] = match[3]
             continue
+        whole = line
         if match := _RESUMED.match(line):
-            line = f"{match[1]} {match[2]}({begun.pop((match[1], match[2]))}{match[3]}"  # noqa: PLW2901
-        if match := _LINE.match(line):
+            whole = f"{match[1]} {match[2]}({begun.pop((match[1], match[2]))}{match[3]}"
+        if match := _LINE.match(whole):
             result = -1 if match[4] == "?" else int(match[4])
             calls.append(Call(match[2], match[3], result))
         else:
