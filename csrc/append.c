@@ -160,8 +160,8 @@ static int is_linked(const struct wal_writer *writer, const struct batch *batch,
     const struct wal_flight *flight = &writer->flight;
     if (!(batch->flags & WAL_DURABLE) || !writer->links || writer->direct) return 0;
     if (writer->leading || flight->first != flight->next) return 0; /* one sync at a time */
-    int is_last = batch->taken + plan_frame(batch, batch->taken, &record_bytes, &payload_bytes) ==
-                  batch->count;
+    uint32_t next = batch->taken + plan_frame(batch, batch->taken, &record_bytes, &payload_bytes);
+    int is_last = next == batch->count;
     return (is_last || (batch->flags & WAL_ATOMIC)) && wal_arena_has(&flight->arena, need);
 }
 
@@ -193,7 +193,8 @@ static int append_batch(struct wal_writer *writer, struct batch *batch, struct w
         if (writer->poisoned) return wal_tell_poison(writer, call->error);
         if (!wal_has_room(writer, need)) {
             result = wal_lead(writer, WAL_STEP_ROOM, need, call);
-        } else if (writer->direct && !wal_flight_has_room(writer, need)) {
+        } else if (writer->direct ? !wal_flight_has_room(writer, need)
+                                  : wal_flight_is_writing(writer)) {
             result = wal_await(writer, call);
         } else {
             result = put_group(writer, batch, need, call->error);

@@ -33,7 +33,8 @@ int wal_backend_choose(struct wal_io *base, wal_ring_options *options, struct wa
         options->backend = WAL_BACKEND_IO_URING;
         return 0;
     }
-    if (result != WAL_E_NO_IO_URING || options->backend == WAL_BACKEND_IO_URING) {
+    int may_fall_back = result == WAL_E_NO_IO_URING || result == -ENOMEM;
+    if (!may_fall_back || options->backend == WAL_BACKEND_IO_URING) {
         if (error != NULL) *error = why;
         return result;
     }

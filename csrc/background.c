@@ -91,7 +91,10 @@ static void release_one(struct wal_writer *writer, size_t at) {
  */
 static void mark_idle(struct wal_writer *writer) {
     writer->idle_mark_due = 0;
+    writer->tail.fill_claimed = 1; /* the tail stays, and nobody else writes its slot */
     if (wal_tail_put_slot(writer, 0, 0, 0) < 0) writer->stats.preparation_failures++;
+    writer->tail.fill_claimed = 0;
+    pthread_cond_broadcast(&writer->changed);
 }
 
 static void prepare_next(struct wal_writer *writer) {

@@ -21,7 +21,11 @@ static int wind_down(struct wal_writer *writer, struct wal_call *call) {
     }
     while (!writer->poisoned && writer->tail.file >= 0 && !writer->tail.needs_unseal) {
         int result = wal_lead(writer, WAL_STEP_SEAL, 0, call);
-        if (result < 0) return result == WAL_E_AGAIN ? result : 0; /* else the poison tells */
+        if (result == WAL_E_AGAIN) return result;
+        if (result < 0 && !writer->poisoned) { /* nothing was begun, and there is no later */
+            (void)wal_poison(writer, result, "closing failed", writer->tail.offset, NULL);
+        }
+        if (result < 0) return 0; /* the poison tells */
     }
     return 0;
 }

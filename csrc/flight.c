@@ -179,6 +179,16 @@ int wal_begin_write(struct wal_writer *writer, enum wal_io_kind kind, const stru
     return result < 0 ? give_up(writer, group, result, error) : 0;
 }
 
+int wal_flight_is_writing(const struct wal_writer *writer) {
+    const struct wal_flight *flight = &writer->flight;
+    if (writer->direct || writer->options.commit_alignment != WAL_BLOCK_BYTES) return 0;
+    for (uint64_t i = flight->first; i < flight->next; i++) {
+        const struct wal_group *group = group_at(flight, i);
+        if (group->kind == WAL_IO_WRITE_SYNC && !group->is_done) return 1;
+    }
+    return 0;
+}
+
 /*
  * A linked write may still sit in a queue, and dies there with the process. Who appends behind it
  * promises that everything before is with the operating system; so the same bytes go to the same
@@ -246,10 +256,11 @@ int wal_drain(struct wal_writer *writer, wal_error *error) {
 
 int wal_flight_init(struct wal_writer *writer) {
     const wal_ring_options *ring = &writer->options.ring;
+    int result = wal_flight_reserve(writer); /* and a commit allocates no more */
+    if (result < 0) return result;
     if (!writer->direct && !writer->links) return 0; /* writes go straight to the page cache */
     size_t buffer = (size_t)ring->buffer_bytes;
-    int result = wal_arena_init(&writer->flight.arena, buffer * ring->registered_buffers);
-    if (result == 0) result = wal_flight_reserve(writer);
+    result = wal_arena_init(&writer->flight.arena, buffer * ring->registered_buffers);
     if (result < 0) return result;
     /* A refusal costs speed and no promise; the ring says so in its own words. */
     (void)wal_io_register_buffers(writer->io, writer->flight.arena.memory, buffer,
@@ -259,13 +270,13 @@ int wal_flight_init(struct wal_writer *writer) {
 
 void wal_flight_reset(struct wal_writer *writer) {
     struct wal_flight *flight = &writer->flight;
-    if (writer->tail.run.data != NULL) {
-        wal_arena_give(&flight->arena, &writer->tail.run);
-        writer->tail.run.data = NULL;
-    }
     for (; flight->first < flight->next; flight->first++) {
         struct wal_group *group = group_at(flight, flight->first);
         if (group->run.data != NULL) wal_arena_give(&flight->arena, &group->run);
+    }
+    if (writer->tail.run.data != NULL) { /* the youngest */
+        wal_arena_give(&flight->arena, &writer->tail.run);
+        writer->tail.run.data = NULL;
     }
     flight->undone = 0;
     flight->broken = 0;

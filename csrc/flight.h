@@ -59,6 +59,12 @@ int wal_begin_sync(struct wal_writer *writer, wal_error *error);
 int wal_begin_write(struct wal_writer *writer, enum wal_io_kind kind, const struct wal_run *run,
                     uint64_t offset, uint64_t bytes, wal_error *error);
 
+/*
+ * Strict sectors: nothing may be put behind a write in flight, since handing it over again would
+ * write sectors once more that may be acknowledged by then.
+ */
+int wal_flight_is_writing(const struct wal_writer *writer);
+
 /* Write what a group in flight is still writing through the page cache now: it was handed over. */
 int wal_hand_over_flying(struct wal_writer *writer, wal_error *error);
 

@@ -34,19 +34,19 @@ void wal_free(void *memory);
 
 enum wal_mutant {
     WAL_MUTANT_NONE = 0,
-    WAL_MUTANT_M1_SKIP_SYNC,            /* commit publishes without fdatasync */
-    WAL_MUTANT_M2_ACK_BEFORE_SYNC,      /* durable_lsn moves when the sync is issued */
-    WAL_MUTANT_M3_HARDLINK,             /* a chain's sync counts though its write was short */
-    WAL_MUTANT_M4_RETRY_SYNC,           /* a failed sync is done again, and believed */
-    WAL_MUTANT_M5_NO_SALT,              /* new segments keep their file's old salt */
-    WAL_MUTANT_M6_NO_DIR_SYNC,          /* a segment's name is not synced after create / rename */
-    WAL_MUTANT_M7_CRC_SKIPS_LSN,        /* the header CRC covers neither length nor LSN */
-    WAL_MUTANT_M8_SHORT_WRITE_IS_FULL,  /* a short write counts as a whole one */
-    WAL_MUTANT_M9_UNLINK_BEFORE_META,   /* segments are dropped before META's trim is durable */
-    WAL_MUTANT_M10_LENGTH_TRUSTED,      /* a length is used before it is checked */
-    WAL_MUTANT_M11_NO_HEADER_SYNC,      /* a new segment is used before its header is synced */
-    WAL_MUTANT_M12_NO_LOCK,             /* the lock is not taken */
-    WAL_MUTANT_D1_ACK_BEHIND_HOLE,      /* direct: a finished group is published before older ones */
+    WAL_MUTANT_M1_SKIP_SYNC,           /* commit publishes without fdatasync */
+    WAL_MUTANT_M2_ACK_BEFORE_SYNC,     /* durable_lsn moves when the sync is issued */
+    WAL_MUTANT_M3_HARDLINK,            /* a chain's sync counts though its write was short */
+    WAL_MUTANT_M4_RETRY_SYNC,          /* a failed sync is done again, and believed */
+    WAL_MUTANT_M5_NO_SALT,             /* new segments keep their file's old salt */
+    WAL_MUTANT_M6_NO_DIR_SYNC,         /* a segment's name is not synced after create / rename */
+    WAL_MUTANT_M7_CRC_SKIPS_LSN,       /* the header CRC covers neither length nor LSN */
+    WAL_MUTANT_M8_SHORT_WRITE_IS_FULL, /* a short write counts as a whole one */
+    WAL_MUTANT_M9_UNLINK_BEFORE_META,  /* segments are dropped before META's trim is durable */
+    WAL_MUTANT_M10_LENGTH_TRUSTED,     /* a length is used before it is checked */
+    WAL_MUTANT_M11_NO_HEADER_SYNC,     /* a new segment is used before its header is synced */
+    WAL_MUTANT_M12_NO_LOCK,            /* the lock is not taken */
+    WAL_MUTANT_D1_ACK_BEHIND_HOLE,     /* direct: a finished group is published before older ones */
     WAL_MUTANT_D2_APPEND_BEHIND_FLYING, /* an append does not hand over a write still in flight */
     WAL_MUTANT_F1_APPEND_PLAIN,         /* direct: an immediate append is not RWF_DSYNC */
     WAL_MUTANT_F2_APPEND_NOT_PADDED,    /* strict sectors: an immediate append is not padded */

@@ -18,12 +18,7 @@ enum { BOUNCE_BYTES_MAX = 1 << 20 };
 int wal_direct_enter(int file) {
     if (O_DIRECT == 0) return -EINVAL;
     int flags = fcntl(file, F_GETFL);
-    if (flags < 0 || fcntl(file, F_SETFL, flags | O_DIRECT) != 0) return -errno;
-    void *page = wal_aligned(WAL_DIRECT_ALIGNMENT, WAL_DIRECT_ALIGNMENT);
-    if (page == NULL) return -ENOMEM;
-    int result = pread(file, page, WAL_DIRECT_ALIGNMENT, 0) < 0 ? -errno : 0;
-    wal_free(page);
-    return result;
+    return flags < 0 || fcntl(file, F_SETFL, flags | O_DIRECT) != 0 ? -errno : 0;
 }
 
 int wal_direct_leave(int file) {

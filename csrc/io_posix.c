@@ -6,8 +6,8 @@
  * New files are made with O_EXCL and mode 0600, a new directory with 0700.
  *
  * Reading past the page cache. After a failed fsync the cache shows what the device never got, to
- * the next process too. WAL_IO_UNCACHED therefore reads with O_DIRECT, or, where the filesystem
- * has none, after POSIX_FADV_DONTNEED.
+ * the next process too. WAL_IO_UNCACHED therefore reads with O_DIRECT, and where the filesystem has
+ * none, and on btrfs, after POSIX_FADV_DONTNEED.
  *
  * Fork. A child's inherited descriptors would keep the flock after the parent has died, so the
  * descriptors of every writer's directory are closed in the child, by an atfork handler that this
@@ -198,17 +198,17 @@ static void refuse_copy_on_write(struct posix_io *p, int file) {
 #endif
 }
 
+/* btrfs answers direct reads from the page cache (seen on Linux 6.18), failed writes included. */
 static int open_uncached(struct posix_io *p, const char *name, int flags) {
     int file = O_DIRECT != 0 ? openat(p->directory, name, flags | O_DIRECT) : -1;
-    if (file >= 0) return file;
-    if (O_DIRECT != 0 && errno != EINVAL) return -1;
-    file = openat(p->directory, name, flags);
-    if (file >= 0) {
-        wal_io_warn(&p->io, WAL_WARN_DIRECT_READ);
+    if (file < 0 && O_DIRECT != 0 && errno != EINVAL) return -1;
+    int is_direct = file >= 0;
+    if (!is_direct) file = openat(p->directory, name, flags);
+    if (file < 0) return file;
+    if (!is_direct) wal_io_warn(&p->io, WAL_WARN_DIRECT_READ);
 #ifdef POSIX_FADV_DONTNEED
-        (void)posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
+    if (!is_direct || p->is_btrfs) (void)posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED);
 #endif
-    }
     return file;
 }
 
@@ -216,6 +216,12 @@ static int open_uncached(struct posix_io *p, const char *name, int flags) {
 static int is_safe(const struct posix_io *p, const struct stat *st) {
     if (!S_ISREG(st->st_mode)) return 0;
     return !p->is_writer || (st->st_uid == geteuid() && st->st_nlink == 1);
+}
+
+/* O_NONBLOCK was for FIFOs. On a file some kernels let a ring's entries fail with EAGAIN for it. */
+static void block(int file) {
+    int flags = fcntl(file, F_GETFL);
+    if (flags >= 0) (void)fcntl(file, F_SETFL, flags & ~O_NONBLOCK);
 }
 
 static int open_file(struct posix_io *p, const char *name, unsigned flags) {
@@ -230,6 +236,7 @@ static int open_file(struct posix_io *p, const char *name, unsigned flags) {
         (void)close(file);
         return WAL_E_UNSAFE;
     }
+    block(file);
     if (flags & WAL_IO_CREATE) {
         (void)fchmod(file, 0600); /* whatever the umask takes away */
         refuse_copy_on_write(p, file);
@@ -497,8 +504,14 @@ static int posix_lock(struct wal_io *io, int64_t *holder_pid) {
     return result;
 }
 
+int wal_io_posix_lock_file(const struct wal_io *base) {
+    return ((const struct posix_io *)base)->lock;
+}
+
 static void posix_destroy(struct wal_io *io) {
     struct posix_io *p = (struct posix_io *)io;
+    /* By its name: a ring may hold the open file for a moment longer than we do. */
+    if (p->lock >= 0) (void)flock(p->lock, LOCK_UN);
     pthread_mutex_lock(&registry_mutex);
     for (struct posix_io **at = &registry; *at != NULL; at = &(*at)->next) {
         if (*at == p) {

@@ -27,4 +27,7 @@ void wal_io_posix_let_forks(void);
 int wal_io_posix_adopt(struct wal_io *base, int fd);
 void wal_io_posix_forget(struct wal_io *base, int fd);
 
+/* The descriptor that holds the log's lock; -1: it is not taken. */
+int wal_io_posix_lock_file(const struct wal_io *base);
+
 #endif

@@ -151,6 +151,7 @@ static void uring_destroy(struct wal_io *io) {
     struct uring_io *u = uring_of(io);
     if (u->fork_generation == wal_fork_generation()) {
         wal_engine_drain(&u->engine);
+        wal_engine_remove_file(&u->engine, wal_io_posix_lock_file(u->base));
         close_ring(u);
     }
     wal_engine_free(&u->engine);
@@ -199,8 +200,19 @@ static int uring_list(struct wal_io *io, struct wal_io_name **names, size_t *cou
     return base_of(io)->ops->list(base_of(io), names, count);
 }
 
+/*
+ * The ring holds the lock as well. A process that is killed does not wait for its direct writes: on
+ * a slow disk they would still land when somebody else has taken the lock, recovered and gone on in
+ * the same segment. The kernel keeps a ring's files until the ring has nothing in flight any more.
+ */
 static int uring_lock(struct wal_io *io, int64_t *holder_pid) {
-    return base_of(io)->ops->lock(base_of(io), holder_pid);
+    struct uring_io *u = uring_of(io);
+    int result = u->base->ops->lock(u->base, holder_pid);
+    if (result < 0) return result;
+    pthread_mutex_lock(&u->engine.mutex);
+    int added = wal_engine_add_file(&u->engine, wal_io_posix_lock_file(u->base), 1, 0);
+    pthread_mutex_unlock(&u->engine.mutex);
+    return added < 0 ? added : result;
 }
 
 static const struct wal_io_ops uring_ops = {
@@ -282,6 +294,14 @@ int wal_io_uring_wrap(struct wal_io *base, const wal_ring_options *options, stru
     }
     u->info = *info;
     register_files(u);
+    if (options->direct_io && !u->engine.has_slots) { /* see uring_lock */
+        close_ring(u);
+        wal_engine_free(&u->engine);
+        wal_free(u);
+        return wal_fail(error, WAL_E_NO_IO_URING, WAL_NOWHERE,
+                        "the kernel refused registered files, and direct writes could outlive the "
+                        "log's lock without; use direct_io=False or backend='pwrite'");
+    }
     *info = u->info;
     *io = &u->io;
     return 0;

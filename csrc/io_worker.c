@@ -380,6 +380,11 @@ int wal_io_worker_wrap(struct wal_io *base, struct wal_io **io) {
     w->base = base;
     w->fork_generation = wal_fork_generation();
     w->reaper_file = w->worker_file = NO_FILE;
+    if (reserve(w) < 0) { /* room for the first requests: a commit should not fail for memory */
+        wal_free(w->queue);
+        wal_free(w);
+        return -ENOMEM;
+    }
     pthread_condattr_t attributes;
     (void)pthread_condattr_init(&attributes);
 #ifndef __APPLE__

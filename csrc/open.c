@@ -52,6 +52,9 @@ static int check_options(const wal_options *options, wal_error *error) {
     if (ring->direct_io && (ring->max_inflight == 0 || ring->buffer_bytes == 0)) {
         return refuse_option(error, "direct_io: max_inflight and buffer_bytes of at least 1");
     }
+    if (ring->max_inflight > WAL_RING_ENTRIES_MAX || ring->sq_entries > WAL_RING_ENTRIES_MAX) {
+        return refuse_option(error, "sq_entries and max_inflight: at most 32768");
+    }
     if (options->owner != NULL && options->owner_bytes > WAL_OWNER_BYTES_MAX) {
         return refuse_option(error, "owner: at most 1024 bytes");
     }
@@ -179,9 +182,11 @@ static int take_lock(struct wal_writer *writer, wal_error *error) {
             return wal_fail(error, WAL_E_LOCKED, WAL_IN_FILE("LOCK"),
                             "another writer has the log open; close it first");
         }
-        return wal_fail(error, WAL_E_LOCKED, WAL_IN_FILE("LOCK"),
-                        "process %lld has the log open; close it there first",
-                        (long long)holder_pid);
+        return wal_fail(
+            error, WAL_E_LOCKED, WAL_IN_FILE("LOCK"),
+            "process %lld has the log open, or its last writes are still under way; close it "
+            "there first, or wait",
+            (long long)holder_pid);
     }
     if (result == WAL_E_UNSAFE) {
         return wal_fail(error, result, WAL_IN_FILE("LOCK"),
@@ -246,9 +251,14 @@ void wal_writer_destroy(struct wal_writer *writer) {
  */
 static void choose_direct(struct wal_writer *writer) {
     if (!writer->options.ring.direct_io) return;
+    static const size_t page_bytes = WAL_BLOCK_BYTES;
     int file = wal_io_open(writer->io, "LOCK", WAL_IO_READ | WAL_IO_DIRECT);
-    if (file >= 0) wal_io_close(writer->io, file);
-    writer->direct = file != -EINVAL;
+    int64_t result = file;
+    void *page = file >= 0 ? wal_aligned(page_bytes, page_bytes) : NULL;
+    if (page != NULL) result = wal_io_read(writer->io, file, 0, page, page_bytes);
+    wal_free(page);
+    wal_io_close(writer->io, file);
+    writer->direct = result != -EINVAL;
     if (writer->direct) return;
     writer->info.fallbacks |= WAL_FALLBACK_DIRECT;
     wal_io_warn(writer->io, WAL_WARN_DIRECT_WRITE);

@@ -122,6 +122,7 @@ static void finish(struct wal_engine *e, struct wal_engine_request *r, int resul
     r->result = result;
     r->is_finished = 1;
     e->finished++;
+    e->unfinished--;
     struct wal_engine_sleeper *sleeper = r->is_blocking ? r->sleeper : e->reaper;
     if (!r->is_blocking) append(&e->done, r);
     if (sleeper != NULL) pthread_cond_signal(&sleeper->wake);
@@ -213,7 +214,7 @@ static void settle(struct wal_engine *e, struct wal_engine_entry *entry) {
 static void arrive(struct wal_engine *e, struct wal_engine_entry *entry, int32_t result) {
     assert(e->flight > 0);
     e->flight--;
-    count(&e->counters->ops_completed, 1);
+    if (!entry->request->is_blocking) count(&e->counters->ops_completed, 1);
     entry->result = result;
     if (entry->is_held) {
         entry->next = e->held;
@@ -272,7 +273,9 @@ static void submit(struct wal_engine *e) {
     if (e->broken != 0) return;
     for (uint32_t left = wal_entries_unsent(e); left > 0;) {
         int result = e->ring.table->submit(e->ring.state);
-        e->must_submit = result == -EBUSY || result == -EAGAIN || result == -EINTR;
+        int is_short = result == -ENOMEM && ++e->put_offs < TRIES_MAX; /* of memory, for now */
+        e->must_submit = result == -EBUSY || result == -EAGAIN || result == -EINTR || is_short;
+        if (result >= 0) e->put_offs = 0;
         if (result < 0 && !e->must_submit) {
             break_down(e, result);
             return;
@@ -328,9 +331,15 @@ static int64_t limit_wait(const struct wal_engine *e, int64_t wait_ns) {
     return limit;
 }
 
+/* A lone request is done when all of its entries are back: no need to wake for each. */
+static unsigned wanted_at_once(const struct wal_engine *e) {
+    int is_lone = e->unfinished == 1 && e->queue.first == NULL && e->held == NULL;
+    return is_lone && !e->must_submit && e->flight > 0 ? e->flight : 1;
+}
+
 /*
  * Take the role: collect, and if that finished no request wait for completions (wait_ns 0: do not;
- * negative: no limit). -EINTR: a signal came.
+ * negative: no limit). -EINTR: a signal came; another code: the ring is no more.
  */
 static int serve(struct wal_engine *e, int64_t wait_ns) {
     assert(!e->role_is_taken);
@@ -341,16 +350,17 @@ static int serve(struct wal_engine *e, int64_t wait_ns) {
     if (finished == e->finished && wait_ns != 0) {
         int64_t limit = limit_wait(e, wait_ns);
         struct uring_timespec timeout = {.sec = limit / 1000000000, .nsec = limit % 1000000000};
+        unsigned wanted = wanted_at_once(e);
         struct uring_cqe *cqe;
         pthread_mutex_unlock(&e->mutex);
-        result =
-            e->ring.table->wait_cqes(e->ring.state, &cqe, 1, limit < 0 ? NULL : &timeout, NULL);
+        result = e->ring.table->wait_cqes(e->ring.state, &cqe, wanted, limit < 0 ? NULL : &timeout,
+                                          NULL);
         /* The ring itself fails: nothing will come. Who may be interrupted gets away. */
         int is_lost = result < 0 && result != -ETIME && result != -EINTR && result != -EAGAIN;
         if (is_lost) (void)nanosleep(&(struct timespec){.tv_nsec = PUT_OFF_NS}, NULL);
         pthread_mutex_lock(&e->mutex);
         collect(e);
-        result = is_lost || result == -EINTR ? -EINTR : 0;
+        result = is_lost || result == -EINTR ? result : 0;
     }
     e->role_is_taken = 0;
     return result;
@@ -411,6 +421,7 @@ static int wait_for_any(struct wal_engine *e, int64_t wait_ns, unsigned flags) {
     int result = 0;
     while (e->done.first == NULL && e->under_way > 0) {
         if (result == -EINTR && (flags & WAL_IO_MAY_BLOCK) == 0) break;
+        if (result < 0 && result != -EINTR) break;
         int64_t left = wait_ns;
         if (wait_ns > 0 && (left = deadline - wal_engine_now_ns()) <= 0) break;
         if (!e->role_is_taken) {
@@ -423,8 +434,8 @@ static int wait_for_any(struct wal_engine *e, int64_t wait_ns, unsigned flags) {
         if (wait_ns == 0) break;
     }
     pass_role(e);
-    return e->done.first == NULL && result == -EINTR && (flags & WAL_IO_MAY_BLOCK) == 0 ? -EINTR
-                                                                                        : 0;
+    if (e->done.first != NULL || (result == -EINTR && (flags & WAL_IO_MAY_BLOCK) != 0)) return 0;
+    return result < 0 ? result : 0;
 }
 
 /* ---- what others call ------------------------------------------------------------------------ */
@@ -443,6 +454,7 @@ static void begin(struct wal_engine *e, struct wal_engine_request *r,
     wal_engine_use_file(e, r);
     assert(!r->is_direct || ((r->offset | r->bytes | (uintptr_t)r->data) % WAL_ENGINE_SECTOR) == 0);
     r->is_queued = 1;
+    e->unfinished++;
     append(&e->queue, r);
 }
 

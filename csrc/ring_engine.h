@@ -114,6 +114,8 @@ struct wal_engine {
     struct wal_engine_request *free_requests;
     struct wal_engine_chunk *chunks; /* their memory */
     unsigned under_way;              /* submitted and not reaped */
+    unsigned unfinished;             /* requests, those that a thread waits for included */
+    unsigned put_offs;               /* in a row, for want of the kernel's memory */
     /* The waiting role. */
     int role_is_taken;
     uint64_t finished; /* counts requests */

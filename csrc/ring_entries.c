@@ -163,9 +163,11 @@ static void misbehave(struct wal_engine_entry *entry, struct uring_sqe *sqe) {
     }
 }
 
-static void count_entry(struct wal_engine *e, const struct uring_sqe *sqe) {
+/* A blocking sync is a verb, and counted as one by who called it. */
+static void count_entry(struct wal_engine *e, const struct wal_engine_request *r,
+                        const struct uring_sqe *sqe) {
     uint64_t *ops = e->counters->ring_ops;
-    count(&e->counters->ops_submitted, 1);
+    if (!r->is_blocking) count(&e->counters->ops_submitted, 1);
     switch (sqe->opcode) {
         case URING_OP_FSYNC: count(&ops[WAL_RING_OP_FSYNC], 1); break;
         case URING_OP_WRITE: count(&ops[WAL_RING_OP_WRITE], 1); break;
@@ -194,7 +196,7 @@ static void push(struct wal_engine *e, struct wal_engine_entry *entry, int links
     }
     entry->is_inside_chain = (uint8_t)(is_linked != 0);
     misbehave(entry, sqe);
-    count_entry(e, sqe);
+    count_entry(e, r, sqe);
     e->sq_order[e->sq_given++ & (e->ring.params.sq_entries - 1)] = entry;
     e->flight++;
     r->outstanding++;

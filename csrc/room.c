@@ -204,7 +204,8 @@ static int rotate(struct wal_writer *writer, uint64_t need, wal_error *error) {
     result = next_segment(writer, need, &next, error);
     if (result < 0) return result;
     while (writer->tail.fill_claimed) wait_changed(writer);
-    result = wal_tail_put_index(writer, &index_offset, error);
+    result = WAL_MUTANT(F8_ROTATE_NO_DRAIN) ? 0 : wal_drain(writer, error);
+    if (result == 0) result = wal_tail_put_index(writer, &index_offset, error);
     WAL_FAIL_POINT("rotate.index_written");
     if (!WAL_MUTANT(F8_ROTATE_NO_DRAIN)) {
         if (result == 0) result = wal_sync_tail(writer, error);
@@ -214,7 +215,12 @@ static int rotate(struct wal_writer *writer, uint64_t need, wal_error *error) {
             result = wal_tail_write_slot(writer, 1, index_offset, successor_id, error);
         }
     }
-    if (result < 0) { /* poisoned; reopen finds the prepared segment by its name */
+    if (result < 0 && !writer->poisoned &&
+        next.segment.file_bytes == writer->options.segment_bytes) {
+        writer->prepared = next; /* out of memory: for the next try */
+        return result;
+    }
+    if (result < 0) { /* reopen finds the prepared segment by its name */
         wal_io_close(writer->io, next.file);
         return result;
     }
@@ -259,7 +265,8 @@ int wal_seal(struct wal_writer *writer, wal_error *error) {
         writer->tail.needs_unseal = 1; /* or closing would seal for ever */
         return slot;
     }
-    int result = wal_tail_put_index(writer, &index_offset, error);
+    int result = wal_drain(writer, error);
+    if (result == 0) result = wal_tail_put_index(writer, &index_offset, error);
     if (result == 0) result = wal_sync_tail(writer, error);
     WAL_FAIL_POINT("seal.synced");
     if (result == 0) result = wal_tail_write_slot(writer, 1, index_offset, 0, error);
@@ -272,6 +279,18 @@ int wal_seal(struct wal_writer *writer, wal_error *error) {
 }
 
 /* ---- filling ahead --------------------------------------------------------------------------- */
+
+/*
+ * Direct: frames sync themselves, and only them. Groups that finish meanwhile are published after
+ * this sync, as beside the filler's (background.c): a failed flush is told only once.
+ */
+static int sync_zeros(struct wal_writer *writer, uint64_t from, wal_error *error) {
+    writer->tail.fill_syncing = 1;
+    int result = sync_file(writer, "syncing zeros failed", from, error);
+    writer->tail.fill_syncing = 0;
+    wal_settle(writer);
+    return result;
+}
 
 /*
  * The writer caught up with the filler. The zeros go down through the tail's own descriptor with
@@ -297,9 +316,7 @@ static int fill_inline(struct wal_writer *writer, uint64_t need, wal_error *erro
                         "no space for the next record; free some space and append again");
     }
     if (result < 0) return wal_poison(writer, result, "zero-filling failed", from, error);
-    /* Direct: the frames sync themselves, and only them. */
-    result = writer->direct ? sync_file(writer, "syncing zeros failed", from, error)
-                            : wal_sync_tail(writer, error);
+    result = writer->direct ? sync_zeros(writer, from, error) : wal_sync_tail(writer, error);
     if (result == 0) tail->frontier = to;
     return result;
 }

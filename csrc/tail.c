@@ -178,7 +178,10 @@ int wal_tail_put_slot(struct wal_writer *writer, int sealed, uint64_t index_offs
         .successor_id = successor_id,
     };
     wal_end_encode(&slot, tail->segment.header.salt);
-    int result = wal_write_block(writer->io, tail->file, WAL_END_SLOT_OFFSET, &slot, sizeof slot);
+    int file = tail->file;
+    pthread_mutex_unlock(&writer->mutex); /* with direct I/O it waits for the device */
+    int result = wal_write_block(writer->io, file, WAL_END_SLOT_OFFSET, &slot, sizeof slot);
+    pthread_mutex_lock(&writer->mutex);
     if (result < 0) return result;
     tail->segment.slot = slot;
     tail->segment.has_slot = 1;

@@ -38,6 +38,7 @@ enum {
     WAL_SLICE_MS = 50,  /* how long an interruptible caller stays away from its signal handlers */
     WAL_RETRY_MS = 200, /* before the background tries again what failed */
     WAL_RING_BYTES_MAX = 1 << 30,
+    WAL_RING_ENTRIES_MAX = 32768,
 };
 
 enum wal_writer_state { WAL_WRITER_OPEN, WAL_WRITER_CLOSING, WAL_WRITER_CLOSED };
@@ -48,7 +49,7 @@ struct wal_tail {
     int file;
     uint64_t offset;   /* where the next frame goes */
     uint64_t frontier; /* below: written extents, the writer's; above: the filler's */
-    int fill_claimed;  /* the background thread is filling from the frontier on */
+    int fill_claimed;  /* the background thread fills from the frontier on, or writes the slot */
     int fill_syncing;  /* ... and its sync is under way: what it will tell is not known yet */
     uint32_t previous_crc;
     int needs_unseal;

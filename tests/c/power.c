@@ -245,6 +245,9 @@ static void try_step(struct power *p) {
     size_t without = p->axis_count;
     p->axis_count = sim_axes(p->disk, p->axes, AXES_MAX, true);
     if (p->axis_count > without) {
+        set_all(p, true);
+        for (size_t i = without; i < p->axis_count; i++) p->choice[i] = 1; /* garbage, all of them */
+        try_choice(p);
         choose_randomly(p);
         try_choice(p);
     }

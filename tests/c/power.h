@@ -9,13 +9,14 @@
  *   aN  append N bytes              AN  the same, with the record's own CRC
  *   bN  append_batch of N, 1 and 0 bytes      BN  the same, durable (what flush_batch does)
  *   iN  the same, but a signal ends the wait and the batch stays in flight
+ *   j   a commit that a signal ends once the sync before its own is done
  *   gN  an atomic batch of three records of N bytes      GN  the same, durable
  *   f   fill: a record of 9000 bytes and a commit; three of them rotate the smallest segment
  *   c   commit (sync)               m   the background steps that are due
  *   tN  truncate_before so that the last N records stay      T   far ahead of the end
  *   x   close and open              k   the process dies; open
  *   r   reopen()                    e   the next sync with something to write fails with EIO
- *   n s u d  the mode from the next opening on: plain, strict, ring, direct (session.h)
+ *   n s u v d  the mode from the next opening on: plain, strict, ring, strict ring, direct
  */
 #ifndef WALENGINE_TEST_POWER_H
 #define WALENGINE_TEST_POWER_H

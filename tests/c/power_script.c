@@ -30,9 +30,17 @@ static int fill(struct session *s) {
 
 /* The caller of a durable batch is called away by a signal; what is in flight goes on. */
 static int interrupted(struct session *s, uint32_t length) {
-    s->disk->async_signal = true;
+    s->disk->async_signal = 1;
     int result = batch(s, length, WAL_DURABLE | WAL_INTERRUPTIBLE);
-    s->disk->async_signal = false;
+    s->disk->async_signal = 0;
+    return result;
+}
+
+/* The same to a commit that has waited for the sync before its own, and begun that. */
+static int interrupted_commit(struct session *s) {
+    s->disk->async_signal = 2;
+    int result = session_commit_interruptible(s);
+    s->disk->async_signal = 0;
     return result;
 }
 
@@ -43,6 +51,7 @@ static int play_token(struct session *s, char letter, uint64_t number) {
         case 'b': return batch(s, (uint32_t)number, 0);
         case 'B': return batch(s, (uint32_t)number, WAL_DURABLE);
         case 'i': return interrupted(s, (uint32_t)number);
+        case 'j': return interrupted_commit(s);
         case 'g': return batch(s, (uint32_t)number, WAL_ATOMIC);
         case 'G': return batch(s, (uint32_t)number, WAL_ATOMIC | WAL_DURABLE);
         case 'f': return fill(s);
@@ -56,6 +65,7 @@ static int play_token(struct session *s, char letter, uint64_t number) {
         case 'n': session_set_mode(s, SESSION_PLAIN); return 0;
         case 's': session_set_mode(s, SESSION_STRICT); return 0;
         case 'u': session_set_mode(s, SESSION_RING); return 0;
+        case 'v': session_set_mode(s, SESSION_RING_STRICT); return 0;
         case 'd': session_set_mode(s, SESSION_DIRECT); return 0;
         case 'e':
             s->disk->sync_fail_in = 1;
@@ -143,6 +153,7 @@ static const char *const stories[] = {
     "b9000 b9000 b9000 b9000 c b9000 k B9",   /* ... across a rotation */
     "b10 b10 e b10 b10 c k b10 c",            /* one of several in flight fails */
     "B9 i40 a7 a9 k i600 a1 b3 c i9 i9 a2 x", /* appends behind a write that is in flight */
+    "i40 a7 j m a9 c i700 a1 j B9 c x",
     "b30 g3000 b30 g600 b30 c G3000 b5 k G7",
     "b10 c b20 b20 x d b20 b20 k u B20 b20 x s b9 k d b9 c", /* modes change between openings */
     "f f m b2000 b2000 b2000 m b2000 t1 m f b2000 c",

@@ -15,9 +15,9 @@ static void violation(struct session *s, const char *text, uint64_t a, uint64_t 
 }
 
 void session_set_mode(struct session *s, enum session_mode mode) {
-    bool is_ring = mode == SESSION_RING || mode == SESSION_DIRECT;
+    bool is_ring = mode >= SESSION_RING;
     s->mode = mode;
-    s->options.commit_alignment = mode == SESSION_STRICT || mode == SESSION_DIRECT ? 4096 : 8;
+    s->options.commit_alignment = mode == SESSION_PLAIN || mode == SESSION_RING ? 8 : 4096;
     s->options.ring = (wal_ring_options){
         .backend = is_ring ? WAL_BACKEND_IO_URING : WAL_BACKEND_PWRITE,
         .provider = WAL_RING_BUILTIN,
@@ -33,13 +33,13 @@ void session_set_mode(struct session *s, enum session_mode mode) {
 static void tell_disk(struct session *s) {
     if (s->disk == NULL) return;
     s->disk->strict = s->options.commit_alignment == 4096;
-    s->disk->async = s->mode == SESSION_RING || s->mode == SESSION_DIRECT;
+    s->disk->async = s->mode >= SESSION_RING;
     s->disk->async_seed = check_random(&s->seed) | 1;
     s->disk->async_hold = 3;
 }
 
 const char *session_mode_name(enum session_mode mode) {
-    static const char *const names[] = {"plain", "strict", "ring", "direct"};
+    static const char *const names[] = {"plain", "strict", "ring", "strict ring", "direct"};
     return names[mode];
 }
 
@@ -268,6 +268,12 @@ int session_commit(struct session *s) {
     int result = wal_writer_commit(s->writer, 0, 0, &s->error);
     if (result >= 0) mark(s, ORACLE_ACK, s->oracle.last, 0, 0, 0);
     return observe(s, result);
+}
+
+int session_commit_interruptible(struct session *s) {
+    s->error = (wal_error){0};
+    int result = wal_writer_commit(s->writer, 0, WAL_INTERRUPTIBLE, &s->error);
+    return observe(s, result == WAL_E_AGAIN ? 0 : result);
 }
 
 int session_trim(struct session *s, uint64_t lsn) {

@@ -19,6 +19,7 @@ enum session_mode {
     SESSION_PLAIN,  /* pwrite and fdatasync, commits aligned to 8 */
     SESSION_STRICT, /* ... to 4096 */
     SESSION_RING,   /* requests that finish when and in what order they like; linked writes */
+    SESSION_RING_STRICT,
     SESSION_DIRECT, /* the same, past the page cache: groups in flight that sync themselves */
     SESSION_MODES
 };
@@ -53,6 +54,7 @@ int session_open(struct session *session);
 int session_append(struct session *session, uint64_t length, uint32_t flags);
 int session_batch(struct session *session, const uint32_t *lengths, uint32_t count, uint32_t flags);
 int session_commit(struct session *session);
+int session_commit_interruptible(struct session *session); /* WAL_E_AGAIN counts as success */
 int session_trim(struct session *session, uint64_t lsn);
 int session_maintain(struct session *session);
 int session_reopen(struct session *session);

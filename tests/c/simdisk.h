@@ -209,7 +209,7 @@ struct sim_disk {
     bool async;               /* sim_io offers requests from now on */
     uint64_t async_seed;      /* chooses when and in which order things happen to them */
     uint32_t async_hold;      /* a reap may leave so many in flight, and come late; 0: none */
-    bool async_signal;        /* a signal ends every reap before it has anything */
+    uint32_t async_signal;    /* a signal ends every reap from the nth on; 0: none comes */
     uint64_t cut_at;          /* every verb from this event on fails with EIO: a cut in mid-call */
     uint64_t events;          /* how many were applied */
     uint64_t calls;           /* reads and writes, for the two above */

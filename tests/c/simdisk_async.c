@@ -185,12 +185,13 @@ static size_t pick(struct sim_disk *disk, const struct wal_io *io, size_t among)
 int sim_reap(struct wal_io *io, struct wal_io_completion *completions, int max, int64_t wait_ns,
              unsigned flags) {
     struct sim_disk *disk = sim_disk_of(io);
-    (void)flags;
     if (sim_off(disk)) return -EIO;
     size_t mine = 0;
     for (size_t i = 0; i < disk->request_count; i++) mine += disk->requests[i]->owner == io;
     if (mine == 0) return 0;
-    if (disk->async_signal) return -EINTR;
+    bool may_signal = disk->async_signal > 0 && (flags & WAL_IO_MAY_BLOCK) == 0;
+    if (may_signal && disk->async_signal == 1) return -EINTR;
+    if (may_signal) disk->async_signal--;
     disk->calls++;
     if (disk->eintr_every != 0 && disk->calls % disk->eintr_every == 0) return -EINTR;
     progress(disk);

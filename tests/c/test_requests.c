@@ -291,15 +291,19 @@ static void closing_takes_a_files_requests_along(void) {
     wal_io_destroy(io);
 }
 
+/* The first requests need no memory; one more than there is room for does. */
 static void without_memory_nothing_is_begun(void) {
+    enum { ROOM = 16 };
     for (uint64_t nth = 1; nth < 3; nth++) {
         struct wal_io *io = probe_worker();
-        wal_alloc_fail(nth);
-        CHECK_EQ(submit_sync(io, 1, 1), -ENOMEM);
-        wal_alloc_fail(0);
+        (void)wal_alloc_fail(nth);
+        for (uint64_t i = 1; i <= ROOM; i++) CHECK_EQ(submit_sync(io, 1, i), 0);
+        CHECK_EQ(submit_sync(io, 1, ROOM + 1), -ENOMEM);
+        (void)wal_alloc_fail(0);
+        for (uint64_t i = 1; i <= ROOM; i++) expect(io, i, 0, WAL_IO_MAY_BLOCK);
         CHECK_EQ(wal_io_reap(io, completions, 1, -1, WAL_IO_MAY_BLOCK), 0);
-        CHECK_EQ(submit_sync(io, 1, 2), 0);
-        expect(io, 2, 0, WAL_IO_MAY_BLOCK);
+        CHECK_EQ(submit_sync(io, 1, ROOM + 2), 0);
+        expect(io, ROOM + 2, 0, WAL_IO_MAY_BLOCK);
         wal_io_destroy(io);
     }
 }
