@@ -3,6 +3,7 @@
 The skips end up in a table at the end of the output; WALENGINE_REQUIRE_ALL=1 makes them failures.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -51,6 +52,11 @@ def needs_fuse() -> None:
     needs_tool("fusermount3")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("needs /dev/fuse")
+
+
+def needs_package(name: str) -> None:
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"needs the Python package {name} (make .venv-test/core installs it)")
 
 
 def needs_filesystem(name: str) -> None:

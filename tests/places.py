@@ -10,11 +10,13 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -23,6 +25,8 @@ MEMORY_BYTES_MIN = 1 << 30  # a container's 64 MiB are too small for a filesyste
 
 UNMOUNT_TRIES = 200
 
+FAULTY_DEVICE = Path(__file__).parent / "power" / "faulty_device.py"
+
 FS_IOC_SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2  # what only memory holds is gone, the journal's part too
 
@@ -30,6 +34,7 @@ NO_LOG_FLUSH = 2  # what only memory holds is gone, the journal's part too
 FILESYSTEMS = {
     "ext4": (64, ["-F", "-J", "size=4"]),
     "xfs": (300, ["-f"]),
+    "btrfs": (128, ["-f"]),
 }
 
 
@@ -87,18 +92,45 @@ class Disk:
         self.mount()
 
 
-@contextmanager
-def disk(directory: Path, filesystem: str, mebibytes: int = 0) -> Iterator[Disk]:
-    """Make a filesystem in a file below directory and mount it; clear up whatever happens."""
+class FaultyDisk(Disk):
+    """A filesystem on a block device that fails on demand (power/faulty_device.py)."""
+
+    process: subprocess.Popen[str]
+
+    def tell(self, command: str) -> list[int]:
+        """Give the device a command; how many writes, flushes and failures it has seen."""
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+        return list(map(int, self.process.stdout.readline().split()))
+
+    def fail(self, operation: str, number: int, nth: int = 1) -> None:
+        """Writes fail from the nth on; or the nth flush does, and what it should flush is gone."""
+        self.tell(f"fail {operation} {nth} {number}")
+
+    def heal(self) -> None:
+        self.tell("heal")
+
+
+def make_image(directory: Path, filesystem: str, mebibytes: int = 0) -> Path:
+    """Make a filesystem in a file below directory."""
     least, options = FILESYSTEMS[filesystem]
-    image, mount_point = directory / f"{filesystem}.img", directory / filesystem
+    image = directory / f"{filesystem}.img"
     with image.open("wb") as file:
         file.truncate(max(mebibytes, least) << 20)
-    mount_point.mkdir()
     run(f"mkfs.{filesystem}", "-q", *options, image)
-    device = run("losetup", "--find", "--show", image)
+    return image
+
+
+D = TypeVar("D", bound=Disk)
+
+
+@contextmanager
+def mounted(kind: type[D], file: Path, mount_point: Path) -> Iterator[D]:
+    """Mount the filesystem in a file; clear up whatever happens."""
+    mount_point.mkdir()
+    device = run("losetup", "--find", "--show", file)
     try:
-        made = Disk(device, mount_point)
+        made = kind(device, mount_point)
         made.mount()
         try:
             yield made
@@ -107,6 +139,48 @@ def disk(directory: Path, filesystem: str, mebibytes: int = 0) -> Iterator[Disk]
             subprocess.run(["umount", "-l", mount_point], check=False, capture_output=True)
     finally:
         subprocess.run(["losetup", "-d", device], check=False, capture_output=True)
+
+
+@contextmanager
+def disk(directory: Path, filesystem: str, mebibytes: int = 0) -> Iterator[Disk]:
+    """Make a filesystem in a file below directory and mount it; clear up whatever happens."""
+    image = make_image(directory, filesystem, mebibytes)
+    try:
+        with mounted(Disk, image, directory / filesystem) as made:
+            yield made
+    finally:
+        image.unlink()
+
+
+@contextmanager
+def faulty_disk(directory: Path, filesystem: str) -> Iterator[FaultyDisk]:
+    """The same, with a program between the file and its loop device that fails on demand."""
+    image = make_image(directory, filesystem)
+    fuse = directory / "fuse"
+    fuse.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, FAULTY_DEVICE, image, fuse],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not os.path.ismount(fuse):
+            assert process.poll() is None, "the faulty device ended"
+            time.sleep(0.002)
+        with mounted(FaultyDisk, fuse / "device", directory / filesystem) as made:
+            made.process = process
+            try:
+                yield made
+            finally:
+                made.heal()
+    finally:
+        # Ending it is what lets go of it, whoever is still busy with its file.
+        subprocess.run(["fusermount3", "-u", "-z", fuse], check=False, capture_output=True)
+        process.stdin.close()
+        process.terminate()
+        process.wait()
+        process.stdout.close()
         image.unlink()
 
 
