@@ -154,7 +154,7 @@ static int reserve_for_group(struct wal_writer *writer, const struct batch *batc
     return 0;
 }
 
-/* Does the rest of the batch, need bytes of frames, go down as one write with its sync behind it? */
+/* Do the next need bytes of frames go down as one write with its sync behind it? */
 static int is_linked(const struct wal_writer *writer, const struct batch *batch, uint64_t need) {
     uint64_t record_bytes, payload_bytes;
     const struct wal_flight *flight = &writer->flight;

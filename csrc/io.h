@@ -93,7 +93,8 @@ struct wal_io_ops {
 
     /*
      * One pwritev2 with RWF_DSYNC: the bytes done, and they are synced. Any failure is final, but
-     * -EOPNOTSUPP: nothing was done, and write with sync has to serve. So it has where this is NULL.
+     * -EOPNOTSUPP: nothing was done, and write with sync has to serve. So it has where this is
+     * NULL.
      */
     int64_t (*write_durable)(struct wal_io *io, int file, uint64_t offset,
                              const struct iovec *parts, int count);

@@ -7,14 +7,14 @@
  * do that: a sync on a stuck disk returns when it likes. It hands the queue to the worker, a thread
  * that is begun for the first such reaper, and waits no longer than it is told to.
  *
- * The requests of one file are done one at a time, in the order of their submission. At most two are
- * being done at any moment, one by the reaper and one by the worker.
+ * The requests of one file are done one at a time, in the order of their submission. At most two
+ * are being done at any moment, one by the reaper and one by the worker.
  *
  * A file that is closed takes its requests along: those not begun are cancelled, and the one that
  * the worker is at is waited for.
  *
- * Wake-ups. A thread that wakes and finds the mutex held goes to sleep again, and the second wake-up
- * costs as much as the first. So nobody signals with the mutex held.
+ * Wake-ups. A thread that wakes and finds the mutex held goes to sleep again, and the second
+ * wake-up costs as much as the first. So nobody signals with the mutex held.
  *
  * Fork. The child has no worker, and the mutex may have been somebody's: all that can be done with
  * the child's copy is to destroy it.

@@ -6,8 +6,8 @@
  * the other returns 0. So one thread leads; the rest wait for what it publishes.
  *
  * A commit is no such step: it is a group in flight (flight.h), which anybody may begin and anybody
- * may wait for. A caller that a signal must be able to interrupt cannot sit in the others on a stuck
- * disk. It posts its step to the committer thread and waits in slices.
+ * may wait for. A caller that a signal must be able to interrupt cannot sit in the others on a
+ * stuck disk. It posts its step to the committer thread and waits in slices.
  */
 #include <assert.h>
 #include <errno.h>

@@ -22,8 +22,8 @@ int wal_io_posix_open(const char *path, unsigned flags, struct wal_io **io, wal_
 int wal_io_worker_wrap(struct wal_io *base, struct wal_io **io);
 
 /*
- * io_uring.c: requests and syncs through a ring; all else by base. *io owns base; on failure base is
- * still the caller's, *error and *info say why, and the result is WAL_E_NO_IO_URING or -ENOMEM.
+ * io_uring.c: requests and syncs through a ring; all else by base. *io owns base; on failure base
+ * is still the caller's, *error and *info say why, and the result is WAL_E_NO_IO_URING or -ENOMEM.
  */
 int wal_io_uring_wrap(struct wal_io *base, const wal_ring_options *options, struct wal_io **io,
                       wal_backend_info *info, wal_error *error);

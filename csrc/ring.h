@@ -6,8 +6,8 @@
  * to everybody but its provider. What goes through the queues is the kernel's ABI (uring_abi.h):
  * entries are filled in here, the same way for both.
  *
- * Threads. One thread at a time gets and submits entries, and one at a time waits and reaps; the two
- * may be different ones at the same moment. Who calls sees to that (io_uring.c).
+ * Threads. One thread at a time gets and submits entries, and one at a time waits and reaps; the
+ * two may be different ones at the same moment. Who calls sees to that (io_uring.c).
  */
 #ifndef WALENGINE_RING_H
 #define WALENGINE_RING_H

@@ -276,11 +276,11 @@ int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint
                       uint32_t flags, uint64_t *lsn, wal_error *error);
 
 /*
- * Append count records that stand back to back in joined. *taken says how many were handed over,
- * in order, also on failure. Where a call has to wait for room, another thread's records may come
- * to stand in its middle; with WAL_ATOMIC they never do, and it is all or none. crcs goes with
- * WAL_RECORD_CRC. With WAL_DURABLE the call returns when they are synced; WAL_E_AGAIN with *taken ==
- * count then means: taken, and to be waited for with wal_writer_commit.
+ * Append count records that stand back to back in joined. *taken says how many were handed over, in
+ * order, also on failure. Where a call has to wait for room, another thread's records may come to
+ * stand in its middle; with WAL_ATOMIC they never do, and it is all or none. crcs goes with
+ * WAL_RECORD_CRC. With WAL_DURABLE the call returns when they are synced; WAL_E_AGAIN with *taken
+ * == count then means: taken, and to be waited for with wal_writer_commit.
  */
 int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32_t *lengths,
                             const uint32_t *crcs, uint32_t count, uint32_t flags,

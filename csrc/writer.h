@@ -3,13 +3,14 @@
  *
  * One mutex guards everything below but the leader's own I/O. Appends hold it while they reserve
  * offsets and hand their frames to the operating system, so writes are issued in order. Slow steps
- * (rotate, un-seal, seal, trim) belong to the leader: whoever sets `leading` does one such step with
- * the mutex released during its I/O; all the others wait. A caller that must stay interruptible
- * (Python's main thread) never leads: it posts the step to the committer thread and waits in slices.
+ * (rotate, un-seal, seal, trim) belong to the leader: whoever sets `leading` does one such step
+ * with the mutex released during its I/O; all the others wait. A caller that must stay
+ * interruptible (Python's main thread) never leads: it posts the step to the committer thread and
+ * waits in slices.
  *
  * Commits are groups in flight (flight.h), begun under the mutex and waited for by anybody; appends
- * go on filling the next group meanwhile. Hence there is at most one sync of the tail at a time, its
- * result is published (or poisons) before the next begins, and durable_lsn only grows.
+ * go on filling the next group meanwhile. Hence there is at most one sync of the tail at a time,
+ * its result is published (or poisons) before the next begins, and durable_lsn only grows.
  *
  * The background thread prepares the next segment and zero-fills ahead, on descriptors of its own:
  * a writeback error is reported once per descriptor, so it cannot swallow what a commit must see.

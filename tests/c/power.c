@@ -246,7 +246,7 @@ static void try_step(struct power *p) {
     p->axis_count = sim_axes(p->disk, p->axes, AXES_MAX, true);
     if (p->axis_count > without) {
         set_all(p, true);
-        for (size_t i = without; i < p->axis_count; i++) p->choice[i] = 1; /* garbage, all of them */
+        for (size_t i = without; i < p->axis_count; i++) p->choice[i] = 1; /* garbage */
         try_choice(p);
         choose_randomly(p);
         try_choice(p);

@@ -222,8 +222,8 @@ struct sim_disk *sim_new(void);
 void sim_free(struct sim_disk *disk);
 
 /*
- * A copy of everything but open files, lock, knobs (strict excepted) and trace; so its processes have
- * died, and requests in flight with them.
+ * A copy of everything but open files, lock, knobs (strict excepted) and trace; so its processes
+ * have died, and requests in flight with them.
  */
 struct sim_disk *sim_copy(const struct sim_disk *disk);
 

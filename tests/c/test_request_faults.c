@@ -1,6 +1,6 @@
 /*
- * Faults of requests: what io_fault.c makes of FAIL, SKIP, SHORT and STALL, over a base that records,
- * and over the simulated disk. And the decisions that a ring takes from it.
+ * Faults of requests: what io_fault.c makes of FAIL, SKIP, SHORT and STALL, over a base that
+ * records, and over the simulated disk. And the decisions that a ring takes from it.
  */
 #include "probe.h"
 

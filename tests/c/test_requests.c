@@ -1,6 +1,6 @@
 /*
- * Requests without a ring: done in submit (io.c), by the reaper or by one thread (io_worker.c), over
- * a base that records and obstructs, and over a real directory.
+ * Requests without a ring: done in submit (io.c), by the reaper or by one thread (io_worker.c),
+ * over a base that records and obstructs, and over a real directory.
  */
 #include "probe.h"
 
