@@ -144,16 +144,24 @@ def test_every_case_of_the_decision_table_is_in(page):
     assert sorted(table) == sorted(labels)
 
 
-def test_the_page_names_the_suite_that_kills_each_mutant():
+def killers():
+    """Return every pair of mutant and suite that test_mutants.c and the ring's suite assert."""
     source = text_of("tests/c/test_mutants.c")
-    suites = dict(re.findall(r'static const struct suite (\w+) = \{"(\w+)"', source))
-    killers = re.findall(r'\{WAL_MUTANT_\w+, "(\w+) [^"]*", &(\w+)\}', source)
-    wanted = {mutant: suites[suite] for mutant, suite in killers}
+    suites = dict(re.findall(r'static const struct suite (\w+) = \{"(\w+)', source))
+    pairs = re.findall(r'\{WAL_MUTANT_(\w\d+)_\w+, "[^"]*", &(\w+)\}', source)
+    on_a_ring = re.findall(r"mutant_now = WAL_MUTANT_(\w\d+)_", text_of("tests/c/test_ring.c"))
+    return {(mutant, suites[suite]) for mutant, suite in pairs} | {
+        (mutant, "ring") for mutant in on_a_ring
+    }
+
+
+def test_the_page_names_the_suites_that_kill_each_mutant():
     page = text_of("docs/RELIABILITY.md")
-    table = dict(re.findall(r"^\| ([MF]\d+) \|[^|]*\| `(\w+)` \|$", page, re.MULTILINE))
-    assert table == wanted
-    mutants = re.findall(r"WAL_MUTANT_([MF]\d+)_", text_of("csrc/hooks.h"))
-    assert sorted(table) == sorted(set(mutants))
+    rows = re.findall(r"^\| ([A-Z]\d+) \|[^|]*\|((?: `\w+`)+) \|$", page, re.MULTILINE)
+    table = {(mutant, suite) for mutant, suites in rows for suite in re.findall(r"\w+", suites)}
+    assert table == killers()
+    mutants = re.findall(r"WAL_MUTANT_([A-Z]\d+)_", text_of("csrc/hooks.h"))
+    assert {mutant for mutant, _ in table} == set(mutants)
 
 
 def test_every_source_file_has_its_place_in_the_architecture():
