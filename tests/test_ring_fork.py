@@ -45,7 +45,7 @@ def opened(**fields):
     assert len(descriptors("io_uring")) == 1
     assert mappings("io_uring")
     return wal
-STALL = 10**9
+STALL = 10_000  # milliseconds; a failure ends the wait too
 def stall(op):
     lib = _native.lib
     lib.wal_fault_set(op, 1, 1, lib.WAL_FAULT_STALL, STALL)
