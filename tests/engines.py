@@ -10,9 +10,9 @@ import dataclasses
 import os
 from dataclasses import dataclass
 
-from walengine import IoUringConfig, WalConfig
+from walengine import IoUringConfig, PortableWalWriter, WalConfig
 
-__all__ = ["ENGINES", "VARIABLE", "Engine", "config", "current", "environment"]
+__all__ = ["ENGINES", "VARIABLE", "Engine", "config", "current", "environment", "put"]
 
 VARIABLE = "WALENGINE_TEST_ENGINE"
 
@@ -59,3 +59,8 @@ def config(io: IoUringConfig | None = None, **fields: object) -> WalConfig:
     engine = current()
     io = dataclasses.replace(io or IoUringConfig(), direct_io=engine.direct)
     return WalConfig(io=io, backend=engine.backend, **fields)
+
+
+def put(wal: PortableWalWriter, data: bytes) -> None:
+    """Append a record that is not durable yet: a direct append would wait for its sync."""
+    (wal.append_batched if current().direct else wal.append)(data)

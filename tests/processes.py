@@ -15,7 +15,7 @@ import walengine
 from walengine import PortableWalWriter, WalConfig, IoUringConfig, _native
 sys.path.append({str(Path(__file__).parent)!r})
 import engines
-from engines import config
+from engines import config, put
 """
 
 

@@ -11,12 +11,13 @@ import threading
 import time
 
 import pytest
+from engines import config
 
 import walengine
-from walengine import PortableWalWriter, WalConfig, WalFullError, WalPoisonedError, _native, replay
+from walengine import PortableWalWriter, WalFullError, WalPoisonedError, _native, replay
 
 THREADS = 4
-FAULTS = 60
+FAULTS = 24
 
 OPERATIONS = [_native._FAULT_WRITE, _native._FAULT_SYNC, _native._FAULT_ALL]
 ERRORS = [errno.EIO, errno.ENOSPC, errno.ENOMEM]
@@ -75,12 +76,14 @@ class Load:
 
 
 @pytest.mark.parametrize("strict_sectors", [False, True], ids=["packed", "strict-sectors"])
-def test_what_was_acknowledged_survives_failures(memory_path, seed, scaled, count, strict_sectors):
+def test_what_was_acknowledged_survives_failures(
+    memory_path, engine, seed, scaled, count, strict_sectors
+):
     """Method: every 20 ms one operation fails, once: a write, a sync, or any other."""
     log = memory_path / "log"
     rng = random.Random(seed)
     faults = 0
-    wal = PortableWalWriter(log, WalConfig(segment_bytes=65536, strict_sectors=strict_sectors))
+    wal = PortableWalWriter(log, config(segment_bytes=65536, strict_sectors=strict_sectors))
     load = Load(wal)
     for _ in range(scaled(FAULTS)):
         nth = rng.randrange(1, 30)
@@ -98,6 +101,6 @@ def test_what_was_acknowledged_survives_failures(memory_path, seed, scaled, coun
     assert [lsn for lsn, data in load.acknowledged.items() if found.get(lsn) != data] == []
     assert load.reopened > 0
     shape = "strict sectors" if strict_sectors else "packed"
-    count(f"failures, {shape}", faults)
-    count(f"reopenings, {shape}", load.reopened)
-    count(f"acknowledged between them, {shape}", len(load.acknowledged))
+    count(f"failures, {shape}, {engine}", faults)
+    count(f"reopenings, {shape}, {engine}", load.reopened)
+    count(f"acknowledged between them, {shape}, {engine}", len(load.acknowledged))

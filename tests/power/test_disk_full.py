@@ -1,26 +1,31 @@
 """A full disk: a clear error, nothing lost, readable, trimmable, and usable once there is space.
 
-Method: a small tmpfs and a small ext4 are filled through the log itself. RLIMIT_FSIZE, which makes
+Method: a small tmpfs, ext4 and xfs are filled through the log itself. RLIMIT_FSIZE, which makes
 the kernel say EFBIG where a disk says ENOSPC, is tried in a process of its own.
 """
 
 import errno
 import itertools
 import logging
+import os
 
 import pytest
+from engines import config, current
 from needs import needs_filesystem, needs_root, needs_tool
 from places import disk, small_tmpfs
 from processes import output_of
 
 import walengine
-from walengine import PortableWalWriter, WalConfig, WalFullError, replay
+from walengine import PortableWalWriter, WalFullError, replay
 
-CONFIG = WalConfig(segment_bytes=1 << 20)
+SEGMENT_BYTES = 1 << 20
 RECORD_BYTES = 8000
+FREE_BYTES = 12 << 20
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
-@pytest.fixture(params=["tmpfs", "ext4"])
+@pytest.fixture(params=["tmpfs", "ext4", "xfs"])
 def small_disk(request, memory_path, caplog):
     """A filesystem of a few MiB; its path."""
     caplog.set_level(logging.ERROR, logger="walengine")
@@ -30,8 +35,11 @@ def small_disk(request, memory_path, caplog):
         with small_tmpfs(memory_path, 12) as path:
             yield path
     else:
-        needs_filesystem("ext4")
-        with disk(memory_path, "ext4") as made:
+        needs_filesystem(request.param)
+        with disk(memory_path, request.param) as made:
+            free = os.statvfs(made.path)
+            with (made.path / "others").open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - FREE_BYTES)
             yield made.path
 
 
@@ -67,7 +75,7 @@ def fill_the_rest(directory):
 
 def test_a_full_disk_is_a_clear_error(small_disk):
     log = small_disk / "log"
-    with PortableWalWriter(log, CONFIG) as wal:
+    with PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES)) as wal:
         error = fill(wal)
         assert type(error) is WalFullError
         assert str(log) in str(error)
@@ -77,7 +85,7 @@ def test_a_full_disk_is_a_clear_error(small_disk):
 def test_nothing_is_lost_on_a_full_disk(small_disk, count):
     """Every record that append took is there, while the writer lives and after it closed."""
     log = small_disk / "log"
-    with PortableWalWriter(log, CONFIG) as wal:
+    with PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES)) as wal:
         fill(wal)
         last = wal.last_lsn
         wal.sync()
@@ -85,12 +93,12 @@ def test_nothing_is_lost_on_a_full_disk(small_disk, count):
         assert_holds(log, 1, last)
     assert_holds(log, 1, last)
     assert walengine.recover(log).last_lsn == last
-    count(f"records on the full {small_disk.name}", last)
+    count(f"records on the full {small_disk.name}, {current()}", last)
 
 
 def test_a_full_disk_says_so_again_and_again(small_disk):
     """Goal: WalFullError takes nothing of its call and poisons nothing."""
-    with PortableWalWriter(small_disk / "log", CONFIG) as wal:
+    with PortableWalWriter(small_disk / "log", config(segment_bytes=SEGMENT_BYTES)) as wal:
         fill(wal)
         last = wal.last_lsn
         for _ in range(20):
@@ -105,7 +113,7 @@ def test_the_writer_goes_on_when_space_is_freed(small_disk):
     log = small_disk / "log"
     ballast = small_disk / "ballast"
     ballast.write_bytes(b"\1" * (4 << 20))
-    with PortableWalWriter(log, CONFIG) as wal:
+    with PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES)) as wal:
         fill(wal)
         full_at = wal.last_lsn
         ballast.unlink()
@@ -118,7 +126,7 @@ def test_the_writer_goes_on_when_space_is_freed(small_disk):
 def test_a_full_log_can_be_trimmed_and_goes_on(small_disk):
     """Goal: trimming needs no space, not even one block."""
     log = small_disk / "log"
-    with PortableWalWriter(log, CONFIG) as wal:
+    with PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES)) as wal:
         fill(wal)
         full_at = wal.last_lsn
         fill_the_rest(small_disk)
@@ -133,11 +141,11 @@ def test_a_full_log_can_be_trimmed_and_goes_on(small_disk):
 def test_a_log_on_a_full_disk_is_opened_and_trimmed(small_disk):
     """Goal: whoever restarts a program that filled the disk can help it."""
     log = small_disk / "log"
-    with PortableWalWriter(log, CONFIG) as wal:
+    with PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES)) as wal:
         fill(wal)
         full_at = wal.last_lsn
         fill_the_rest(small_disk)
-    with PortableWalWriter(log, CONFIG) as wal:
+    with PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES)) as wal:
         assert wal.last_lsn == full_at
         assert_holds(log, 1, full_at)
         fill(wal)
@@ -154,7 +162,7 @@ def test_a_killed_writer_on_a_full_disk_is_recovered(small_disk):
     child = """
     import itertools, logging
     logging.disable()
-    wal = PortableWalWriter(sys.argv[1], WalConfig(segment_bytes=1 << 20))
+    wal = PortableWalWriter(sys.argv[1], config(segment_bytes=1 << 20))
     try:
         for lsn in itertools.count(1):
             wal.append(b"%08d" % lsn * 1000)
@@ -164,7 +172,7 @@ def test_a_killed_writer_on_a_full_disk_is_recovered(small_disk):
     """
     full_at = int(output_of(child, log))
     fill_the_rest(small_disk)
-    with PortableWalWriter(log, CONFIG) as wal:
+    with PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES)) as wal:
         assert wal.last_lsn == full_at
         assert_holds(log, 1, full_at)
         with pytest.raises(WalFullError):  # an unclean end asks for a new segment
@@ -177,7 +185,7 @@ def test_a_killed_writer_on_a_full_disk_is_recovered(small_disk):
 
 def test_what_is_staged_on_a_full_disk_stays_staged(small_disk):
     log = small_disk / "log"
-    with PortableWalWriter(log, CONFIG) as wal:
+    with PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES)) as wal:
         fill(wal)
         full_at = wal.last_lsn
         for lsn in range(full_at + 1, full_at + 301):
@@ -195,14 +203,14 @@ def test_what_is_staged_on_a_full_disk_stays_staged(small_disk):
 def test_closing_a_full_log_releases_it(small_disk):
     """Goal: close() says that staged records did not fit, and another writer can open the log."""
     log = small_disk / "log"
-    wal = PortableWalWriter(log, CONFIG)
+    wal = PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES))
     fill(wal)
     full_at = wal.last_lsn
     for lsn in range(full_at + 1, full_at + 301):
         wal.append_batched(content(lsn))
     with pytest.raises(WalFullError):
         wal.close()
-    with PortableWalWriter(log, CONFIG) as again:
+    with PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES)) as again:
         last = again.last_lsn
     assert full_at <= last < full_at + 300
     assert_holds(log, 1, last)
@@ -213,10 +221,10 @@ def test_no_log_is_made_on_a_full_disk(small_disk):
     log = small_disk / "log"
     fill_the_rest(small_disk)
     with pytest.raises((WalFullError, walengine.WalOSError)) as caught:
-        PortableWalWriter(log, CONFIG)
+        PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES))
     assert "Free space" in str(caught.value)
     (small_disk / "ballast").unlink()
-    with PortableWalWriter(log, CONFIG) as wal:
+    with PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES)) as wal:
         assert wal.append(content(1)) == 1
     assert_holds(log, 1, 1)
 
@@ -226,8 +234,8 @@ def test_no_log_is_made_on_a_full_disk(small_disk):
 
 def test_max_log_bytes_is_a_full_disk_that_trimming_ends(memory_path):
     log = memory_path / "log"
-    config = WalConfig(segment_bytes=1 << 20, max_log_bytes=4 << 20)
-    with PortableWalWriter(log, config) as wal:
+    limited = config(segment_bytes=1 << 20, max_log_bytes=4 << 20)
+    with PortableWalWriter(log, limited) as wal:
         error = fill(wal)
         assert "max_log_bytes" in str(error)
         full_at = wal.last_lsn
@@ -243,11 +251,11 @@ import resource
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
 try:
-    PortableWalWriter(sys.argv[1], WalConfig(segment_bytes=1 << 20))
+    PortableWalWriter(sys.argv[1], config(segment_bytes=1 << 20))
 except walengine.WalError as error:
     print(type(error).__name__, error.errno)
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-with PortableWalWriter(sys.argv[1], WalConfig(segment_bytes=1 << 20)) as wal:
+with PortableWalWriter(sys.argv[1], config(segment_bytes=1 << 20)) as wal:
     print(wal.append(b"a record"))
 """
 
@@ -261,10 +269,10 @@ LIMIT_AT_WORK = """
 import logging, resource
 logging.disable()  # it would tell of the torn end
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-wal = PortableWalWriter(sys.argv[1], WalConfig(segment_bytes=1 << 20))
+wal = PortableWalWriter(sys.argv[1], config(segment_bytes=1 << 20))
 wal.append(b"before")
 wal.sync()
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+resource.setrlimit(resource.RLIMIT_FSIZE, (24 * 4096, hard))
 try:
     while True:
         taken = wal.append(bytes(10_000))
