@@ -295,6 +295,7 @@ int wal_io_uring_wrap(struct wal_io *base, const wal_ring_options *options, stru
     u->info = *info;
     register_files(u);
     if (options->direct_io && !u->engine.has_slots) { /* see uring_lock */
+        wal_engine_drain(&u->engine);
         close_ring(u);
         wal_engine_free(&u->engine);
         wal_free(u);

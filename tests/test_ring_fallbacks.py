@@ -167,21 +167,33 @@ def test_entering_is_refused(tmp_path, provider):
     assert_no_io_uring(facts, FILTER, PROFILE, 1)
 
 
-@pytest.mark.parametrize("direct_io", [False, True], ids=["buffered", "direct"])
 @each_ring
-def test_only_registering_is_refused(tmp_path, provider, direct_io):
+def test_only_registering_is_refused(tmp_path, provider):
     needs_ring(provider)
-    case = f"""
-seccomp.refuse(errno.EPERM, "io_uring_register")
-IO = IoUringConfig(direct_io={direct_io})
-"""
-    facts = run(tmp_path / "logs", case, provider)
+    facts = run(tmp_path / "logs", "seccomp.refuse(errno.EPERM, 'io_uring_register')", provider)
     assert_less(facts, ["registered_buffers", "registered_files"], "not permitted")
     ops = facts["auto"]["ring_ops"]
     assert (ops["write_fixed"], ops["write"] > 0) == (0, True)
     assert facts["auto"]["registered_buffers"] == facts["auto"]["registered_files"] == 0
     assert facts["status"]["available"]
     assert facts["status"]["registered_buffers"] == 0
+
+
+@each_ring
+def test_direct_writes_want_registered_files(tmp_path, provider):
+    """Goal: where nothing can be registered, direct writes go by pwrite; the lock needs it so."""
+    needs_ring(provider)
+    case = """
+seccomp.refuse(errno.EPERM, "io_uring_register")
+IO = IoUringConfig(direct_io=True)
+PortableWalWriter("direct.log", WalConfig(io=IO)).close()
+assert "io_uring" not in open("/proc/self/maps").read(), "the refused ring is still mapped"
+"""
+    facts = run(tmp_path / "logs", case, provider)
+    explicit, auto = facts["explicit"], facts["auto"]
+    assert explicit["error"] == "WalError"
+    assert "direct_io=False or backend='pwrite'" in explicit["message"]
+    assert (auto["backend"], auto["direct_io"], auto["fallbacks"]) == ("pwrite", True, ["io_uring"])
 
 
 # ---- opcodes -------------------------------------------------------------------------------------
