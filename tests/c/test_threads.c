@@ -3,6 +3,9 @@
  * directory with the background threads at work. Under ASan it finds what is freed too early,
  * under ThreadSanitizer (make tsan) what is touched without the mutex.
  *
+ * Each story on every backend: system calls and the built-in ring, through the page cache and past
+ * it, with durable batches (linked writes) among the appends.
+ *
  * What must hold: every record that a commit acknowledged is there afterwards, each thread's
  * records stand in the order of its calls, and a call on a writer being closed either did its work
  * or says WAL_E_CLOSED.
@@ -15,6 +18,21 @@
 #include "walengine.h"
 
 enum { THREADS = 4, RECORD_BYTES_MAX = 3000 };
+
+static const struct mode {
+    const char *name;
+    uint32_t backend;
+    uint32_t direct_io;
+    uint32_t kernel_poll;
+} modes[] = {
+    {"pwrite", WAL_BACKEND_PWRITE, 0, 0},   {"pwrite, direct", WAL_BACKEND_PWRITE, 1, 0},
+    {"ring", WAL_BACKEND_IO_URING, 0, 0},   {"ring, direct", WAL_BACKEND_IO_URING, 1, 0},
+    {"polled", WAL_BACKEND_IO_URING, 0, 1}, {"polled, direct", WAL_BACKEND_IO_URING, 1, 1},
+};
+enum { MODES = sizeof modes / sizeof modes[0] };
+
+static const struct mode *mode = &modes[0];
+static uint64_t records, closes;
 
 struct shared {
     wal_writer *writer;
@@ -49,8 +67,17 @@ static wal_options options(void) {
         .segment_bytes = 65536,
         .record_bytes_max = 65536,
         .unsynced_bytes_max = 1 << 20,
-        .commit_alignment = 8,
+        .commit_alignment = mode->direct_io ? 4096 : 8,
         .flags = WAL_CREATE,
+        .ring = {.backend = mode->backend,
+                 .provider = WAL_RING_BUILTIN,
+                 .sq_entries = 64,
+                 .kernel_poll = mode->kernel_poll,
+                 .sq_poll_idle_ms = 1,
+                 .max_inflight = 8,
+                 .direct_io = mode->direct_io,
+                 .registered_buffers = 8,
+                 .buffer_bytes = 8192},
     };
     return options;
 }
@@ -66,6 +93,24 @@ static wal_writer *open_writer(void) {
     return writer;
 }
 
+#define ROUNDS ((int)(800 * check_scale()) + 20)
+
+/* Run a story in every mode that the machine has. */
+static void in_every_mode(void (*story)(void)) {
+    for (size_t i = 0; i < MODES; i++) {
+        mode = &modes[i];
+        wal_options how = options();
+        wal_backend_info info;
+        wal_error error;
+        if (mode->backend == WAL_BACKEND_IO_URING && wal_ring_probe(&how.ring, &info, &error) < 0) {
+            printf("    %s: skipped: %s\n", mode->name, error.message);
+            CHECK(getenv("WALENGINE_REQUIRE_ALL") == NULL);
+            continue;
+        }
+        story();
+    }
+}
+
 /* Repeat a call that a real interruptible caller would repeat after its signal handlers. */
 #define UNTIL_DONE(result, call) \
     do {                         \
@@ -78,11 +123,20 @@ static int append_one(struct worker *worker, uint32_t flags) {
     memset(record, (int)worker->number, sizeof record);
     record[0] = worker->number;
     record[1] = worker->appended;
+    wal_writer *writer = worker->shared->writer;
     uint64_t lsn = 0;
+    uint32_t taken = 0;
     int result;
-    UNTIL_DONE(result,
-               wal_writer_append(worker->shared->writer, record, bytes, 0, flags, &lsn, NULL));
+    int is_durable = worker->appended % 5 == 0;
+    if (is_durable) flags |= WAL_DURABLE;
+    do {
+        result = is_durable ? wal_writer_append_batch(writer, record, &bytes, NULL, 1, flags, &lsn,
+                                                      &taken, NULL)
+                            : wal_writer_append(writer, record, bytes, 0, flags, &lsn, NULL);
+    } while (result == WAL_E_AGAIN && lsn == 0);
+    if (result == WAL_E_AGAIN) UNTIL_DONE(result, wal_writer_commit(writer, lsn, flags, NULL));
     if (result == 0) worker->appended++;
+    if (result == 0 && is_durable) worker->acknowledged = worker->appended;
     return result;
 }
 
@@ -178,28 +232,27 @@ static void run_threads(struct shared *shared, struct worker *workers, int close
     wal_writer_free(shared->writer);
 }
 
-static void appends_commits_and_trims_at_once(void) {
+static void appends_commits_and_trims_at_once_here(void) {
     struct worker workers[THREADS];
     make_directory();
-    struct shared shared = {.writer = open_writer(), .rounds = (int)(3000 * check_scale())};
+    struct shared shared = {.writer = open_writer(), .rounds = ROUNDS};
     run_threads(&shared, workers, 0);
     check_log(workers);
-    COUNT("records", (uint64_t)shared.rounds * THREADS);
+    records += (uint64_t)shared.rounds * THREADS;
     remove_directory();
 }
 
-static void an_interruptible_caller_among_them(void) {
+static void an_interruptible_caller_among_them_here(void) {
     struct worker workers[THREADS];
     make_directory();
-    struct shared shared = {
-        .writer = open_writer(), .rounds = (int)(3000 * check_scale()), .interruptible = 1};
+    struct shared shared = {.writer = open_writer(), .rounds = ROUNDS, .interruptible = 1};
     run_threads(&shared, workers, 0);
     check_log(workers);
     remove_directory();
 }
 
-static void closing_under_them(void) {
-    int rounds = (int)(10 * check_scale()) + 1;
+static void closing_under_them_here(void) {
+    int rounds = (int)(4 * check_scale()) + 1;
     for (int i = 0; i < rounds; i++) {
         struct worker workers[THREADS];
         make_directory();
@@ -208,10 +261,10 @@ static void closing_under_them(void) {
         check_log(workers);
         remove_directory();
     }
-    COUNT("closes", (uint64_t)rounds);
+    closes += (uint64_t)rounds;
 }
 
-static void two_closers(void) {
+static void two_closers_here(void) {
     make_directory();
     struct shared shared = {.writer = open_writer()};
     struct worker worker = {.shared = &shared};
@@ -226,6 +279,22 @@ static void two_closers(void) {
     CHECK_EQ(wal_open_files(), 0);
     remove_directory();
 }
+
+static void appends_commits_and_trims_at_once(void) {
+    in_every_mode(appends_commits_and_trims_at_once_here);
+    COUNT("records", records);
+}
+
+static void an_interruptible_caller_among_them(void) {
+    in_every_mode(an_interruptible_caller_among_them_here);
+}
+
+static void closing_under_them(void) {
+    in_every_mode(closing_under_them_here);
+    COUNT("closes", closes);
+}
+
+static void two_closers(void) { in_every_mode(two_closers_here); }
 
 int main(void) {
     RUN(appends_commits_and_trims_at_once);
