@@ -34,6 +34,7 @@ FAULTS = {
 }
 GIVEN_UP = {errno.EIO, errno.EROFS}
 THREADS = 4
+TURNS_MAX = 1000  # a device that fails is noticed long before
 DURABLE_BEFORE = 20
 BLOCK = 4096
 
@@ -120,15 +121,15 @@ class Load:
         self.acknowledged[lsn] = data
 
     def work(self, number):
-        turn = 0
         try:
-            while True:
-                turn += 1
+            for turn in range(1, TURNS_MAX):
                 self.append(b"%d.%d " % (number, turn) * (turn * 7 % 60 + 1))
         except WalPoisonedError as error:
             self.errors.append(error)
         except BaseException as error:  # noqa: BLE001 (told by the main thread)
             self.problems.append(error)
+        else:
+            self.problems.append("the device failed, and no call said so")
 
     def until_poisoned(self):
         threads = [threading.Thread(target=self.work, args=(n,)) for n in range(THREADS)]
