@@ -11,7 +11,10 @@ import signal
 import sys
 from pathlib import Path
 
-from walengine import PortableWalWriter, WalConfig
+from walengine import PortableWalWriter
+
+sys.path.append(str(Path(__file__).parent.parent))
+from engines import config
 
 SETTLING_KILLS = 5  # the first may leave a prepared segment or a spare; no later one may add
 SEGMENT_BYTES = 1 << 20
@@ -30,7 +33,7 @@ def kill_once(log: Path) -> None:
     ready, told = os.pipe()
     pid = os.fork()
     if pid == 0:
-        wal = PortableWalWriter(log, WalConfig(segment_bytes=SEGMENT_BYTES))
+        wal = PortableWalWriter(log, config(segment_bytes=SEGMENT_BYTES))
         os.write(told, b"%d" % wal.last_lsn)
         signal.pause()
         os._exit(1)
