@@ -75,6 +75,9 @@ static const char *reason_of(int os_error) {
                    "fewer sq_entries";
         case EMFILE:
         case ENFILE: return "too many open files for a ring's descriptor; raise ulimit -n";
+        case ECANCELED:
+            return "the kernel cancels what goes into the ring: it may start no more threads for "
+                   "it (RLIMIT_NPROC); raise ulimit -u";
         case EINVAL:
             return "the kernel does not know this kind of ring; run on Linux 5.11 or newer";
         default: return strerror(os_error);
@@ -254,15 +257,13 @@ static int write_and_sync(struct wal_ring *ring) {
     return result;
 }
 
-/* Are the opcodes there? Where a seccomp filter refuses to say, by using them. */
+/* Are the opcodes there? A seccomp filter may refuse to say: then using them will tell. */
 static int check_opcodes(struct wal_ring *ring) {
     static const uint8_t needed[] = {URING_OP_NOP, URING_OP_FSYNC, URING_OP_WRITE,
                                      URING_OP_WRITE_FIXED};
     struct uring_probe probe;
     memset(&probe, 0, sizeof probe);
-    if (ring->table->register_probe(ring->state, &probe, URING_PROBE_OPS) < 0) {
-        return write_and_sync(ring);
-    }
+    if (ring->table->register_probe(ring->state, &probe, URING_PROBE_OPS) < 0) return 0;
     for (size_t i = 0; i < sizeof needed; i++) {
         if (needed[i] > probe.last_op || is_hidden(needed[i])) return -EINVAL;
         if ((probe.ops[needed[i]].flags & URING_OP_SUPPORTED) == 0) return -EINVAL;
@@ -283,12 +284,13 @@ static int prove(struct wal_ring *ring, wal_backend_info *info, wal_error *error
     }
     if (result < 0) return refuse(info, error, -result, reason_of(-result));
     result = check_opcodes(ring);
-    if (result < 0) {
-        return refuse(info, error, -result,
+    if (result == 0) result = write_and_sync(ring);
+    if (result == -EINVAL) {
+        return refuse(info, error, EINVAL,
                       "this kernel's io_uring lacks WRITE, WRITE_FIXED or FSYNC, or a filter "
                       "forbids them; run on Linux 5.11 or newer");
     }
-    return 0;
+    return result < 0 ? refuse(info, error, -result, reason_of(-result)) : 0;
 }
 
 /* The fallbacks of the ring itself, in words; info->reason says nothing yet. */
@@ -411,9 +413,7 @@ int wal_ring_probe(const wal_ring_options *options, wal_backend_info *info, wal_
     }
     int result = wal_ring_open(&ring, options, info, error);
     if (result == 0) {
-        int works = write_and_sync(&ring);
-        if (works < 0) result = refuse(info, error, -works, reason_of(-works));
-        if (result == 0) try_buffers(&ring, options, info);
+        try_buffers(&ring, options, info);
         wal_ring_close(&ring);
     }
     if (result == 0 || options->backend == WAL_BACKEND_IO_URING) return result;
