@@ -50,6 +50,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--only", metavar="TEXT", action="append", help="rows whose name holds TEXT; repeatable"
     )
+    parser.add_argument(
+        "--cpu",
+        type=int,
+        metavar="N",
+        help="run everything, the C loops too, on this processor (see bench/README.md)",
+    )
     parser.add_argument("--list", action="store_true", help="print the rows' names, and no more")
     parser.add_argument(
         "--limit",
@@ -60,6 +66,8 @@ def parse() -> argparse.Namespace:
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error("--rounds must be from 1")
+    if options.cpu is not None and options.cpu not in os.sched_getaffinity(0):
+        parser.error(f"there is no processor {options.cpu} for this process")
     if not options.limit.exists():
         parser.error(f"{options.limit} is not there: run make bench-core")
     if (kind := filesystem_of(options.dir)) in IN_MEMORY:
@@ -226,6 +234,8 @@ def main() -> int:
     """Measure, print, write JSON. A missed target is printed and is no failure."""
     options = parse()
     command = shlex.join([Path(sys.executable).name, *sys.argv])
+    if options.cpu is not None:  # before any thread: the kernel's workers for us inherit it too
+        os.sched_setaffinity(0, {options.cpu})
     with tempfile.TemporaryDirectory(prefix="walengine-bench-", dir=options.dir) as scratch:
         setting = Setting(Path(scratch), options.limit)
         rows = [*single_rows(setting), *commit_rows(setting), *configuration_rows(setting)]

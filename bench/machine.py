@@ -29,6 +29,7 @@ def describe(directory: Path, command: str, crc: dict[str, Any]) -> dict[str, An
         "switch_interval": f"{sys.getswitchinterval() * 1000:g} ms",
         "c_copy_and_crc": f"{crc['ns']:.1f} ns for 256 B ({crc['crc32c']})",
         "command": command,
+        "processors_used": ", ".join(map(str, sorted(os.sched_getaffinity(0)))),
         "load_before": os.getloadavg()[0],
     }
 
