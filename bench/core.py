@@ -54,7 +54,7 @@ def parse() -> argparse.Namespace:
         "--cpu",
         type=int,
         metavar="N",
-        help="run everything, the C loops too, on this processor (see bench/README.md)",
+        help="run everything, the C loops too, on this processor (docs/decisions/0015)",
     )
     parser.add_argument("--list", action="store_true", help="print the rows' names, and no more")
     parser.add_argument(

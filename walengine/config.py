@@ -109,17 +109,35 @@ class IoUringConfig:
 
     @classmethod
     def high_throughput(cls) -> IoUringConfig:
-        """Return large batches, deep queues and direct I/O."""
+        """Return large batches, deep queues and direct I/O, for bulk and for many writers at once.
+
+        On a ring it pays from about four writers on, and in bulk. It pins 64 MiB, which only a
+        process with a raised RLIMIT_MEMLOCK may, and while entries come a processor is busy with
+        nothing but polling, so it wants more than two of them. On the pwrite backend direct writes
+        go one at a time: there the defaults are faster, but for a lone writer.
+        ``make bench-core BENCH_ARGUMENTS="--only depth --only bulk"`` in the repository shows what
+        it does on a machine.
+        """
         return cls(4096, True, 100, 1024, True, 256, 262144)
 
     @classmethod
     def low_latency(cls) -> IoUringConfig:
-        """Return small batches, a polled queue and direct I/O."""
+        """Return small batches, a polled queue and direct I/O, for many small commits at once.
+
+        It pays on a ring, with several writers and a processor to spare for the polling. With two
+        processors a lone writer may pay dearly: the polling thread can hold the processor that
+        finishes the disk's writes, and each append then waits for the scheduler's next tick, 4 ms
+        on many kernels. Batches of 512 KiB make bulk slower than the defaults do, and on the pwrite
+        backend direct writes go one at a time. Measure before use, as for ``high_throughput()``.
+        """
         return cls(256, True, 1, 64, True, 32, 16384)
 
     @classmethod
     def minimal(cls) -> IoUringConfig:
-        """Return what fits the smallest machines."""
+        """Return what fits the smallest machines: a ring of 128 entries and 32 KiB of buffers.
+
+        Single commits cost what they cost by default; bulk is slower, since a batch is 32 KiB.
+        """
         return cls(128, False, 0, 32, False, 8, 4096)
 
 
