@@ -43,7 +43,7 @@ static void note_plain_file(struct uring_io *u) {
     u->info.fallbacks |= WAL_FALLBACK_FILES;
     if (u->info.reason[0] != '\0') return;
     (void)snprintf(u->info.reason, sizeof u->info.reason,
-                   "more than %d files are open: some are not registered", WAL_ENGINE_SLOTS);
+                   "more than %d files are open: some are not registered", WAL_RING_FILES);
 }
 
 static int uring_open(struct wal_io *io, const char *name, unsigned flags) {
@@ -260,7 +260,7 @@ static int open_ring(struct uring_io *u, const wal_ring_options *options, wal_ba
 static void register_files(struct uring_io *u) {
     int result = wal_engine_register_files(&u->engine);
     if (result == 0) {
-        u->info.registered_files = WAL_ENGINE_SLOTS;
+        u->info.registered_files = WAL_RING_FILES;
         return;
     }
     u->info.fallbacks |= WAL_FALLBACK_FILES;
@@ -295,13 +295,14 @@ int wal_io_uring_wrap(struct wal_io *base, const wal_ring_options *options, stru
     u->info = *info;
     register_files(u);
     if (options->direct_io && !u->engine.has_slots) { /* see uring_lock */
+        int os_error = u->info.os_error;
         wal_engine_drain(&u->engine);
         close_ring(u);
         wal_engine_free(&u->engine);
         wal_free(u);
-        return wal_fail(error, WAL_E_NO_IO_URING, WAL_NOWHERE,
-                        "the kernel refused registered files, and direct writes could outlive the "
-                        "log's lock without; use direct_io=False or backend='pwrite'");
+        (void)wal_fail(error, WAL_E_NO_IO_URING, WAL_NOWHERE, "%s", WAL_RING_NEEDS_FILES);
+        if (error != NULL) error->os_error = os_error;
+        return WAL_E_NO_IO_URING;
     }
     *info = u->info;
     *io = &u->io;

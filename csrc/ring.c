@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -106,9 +107,9 @@ static uint32_t power_of_two(uint32_t least, uint32_t most) {
  * has to have room for a full SQ, and for the groups in flight, a write and a sync each.
  */
 static void fill_params(struct uring_params *params, const wal_ring_options *options,
-                        uint32_t entries, int kernel_poll) {
+                        uint32_t entries, uint32_t groups_max, int kernel_poll) {
     memset(params, 0, sizeof *params);
-    uint64_t groups = 2 * (uint64_t)options->max_inflight;
+    uint64_t groups = 2 * (uint64_t)groups_max;
     uint32_t flight =
         groups > entries ? (uint32_t)(groups < CQ_ENTRIES_MAX ? groups : CQ_ENTRIES_MAX) : entries;
     params->flags = URING_SETUP_CQSIZE;
@@ -138,6 +139,12 @@ static int may_come(int result) {
     return 1;
 }
 
+int wal_ring_register_files(struct wal_ring *ring, const int *files, unsigned count) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < count) return -EMFILE;
+    return ring->table->register_files(ring->state, files, count);
+}
+
 int wal_ring_register_buffers(struct wal_ring *ring, const struct iovec *buffers, unsigned count) {
     int result;
     do {
@@ -147,17 +154,19 @@ int wal_ring_register_buffers(struct wal_ring *ring, const struct iovec *buffers
 }
 
 /*
- * A descriptor, or -errno. First kernel_poll is given up, then the size. A ring without
- * COOP_TASKRUN, DEFER_TASKRUN and SINGLE_ISSUER: any thread submits, and another one may wait.
+ * A descriptor, or -errno. Without memory the SQ shrinks, then the CQ (what is beyond waits in the
+ * engine); refused otherwise, kernel_poll is given up. A ring without COOP_TASKRUN, DEFER_TASKRUN
+ * and SINGLE_ISSUER: any thread submits, and another one may wait.
  */
 static int setup(struct wal_ring *ring, const wal_ring_options *options, wal_backend_info *info) {
     uint32_t entries = power_of_two(options->sq_entries > 0 ? options->sq_entries : SQ_ENTRIES_MIN,
                                     SQ_ENTRIES_MAX);
+    uint32_t groups_max = options->max_inflight;
     uint32_t fallbacks = 0;
     int first_error = 0;
     int kernel_poll = options->kernel_poll != 0;
     for (;;) {
-        fill_params(&ring->params, options, entries, kernel_poll);
+        fill_params(&ring->params, options, entries, groups_max, kernel_poll);
         int fd = ring->table->setup(entries, &ring->params);
         if (fd >= 0) {
             info->fallbacks |= fallbacks;
@@ -169,6 +178,9 @@ static int setup(struct wal_ring *ring, const wal_ring_options *options, wal_bac
         if (first_error == 0) first_error = -fd;
         if (fd == -ENOMEM && entries > SQ_ENTRIES_MIN) {
             entries /= 2;
+            fallbacks |= WAL_FALLBACK_SQ_ENTRIES;
+        } else if (fd == -ENOMEM && groups_max > SQ_ENTRIES_MIN / 2) {
+            groups_max /= 2;
             fallbacks |= WAL_FALLBACK_SQ_ENTRIES;
         } else if (kernel_poll && fd != -ENOSYS && fd != -EMFILE && fd != -ENFILE) {
             kernel_poll = 0;
@@ -403,6 +415,22 @@ void wal_ring_explain_buffers(wal_backend_info *info, int os_error) {
                        : "");
 }
 
+/* What a writer does without, and what it does not do without: direct writes, see io_uring.c. */
+static int try_files(struct wal_ring *ring, const wal_ring_options *options, wal_backend_info *info,
+                     wal_error *error) {
+    int none[WAL_RING_FILES];
+    for (int i = 0; i < WAL_RING_FILES; i++) none[i] = -1;
+    int result = wal_ring_register_files(ring, none, WAL_RING_FILES);
+    if (result >= 0) {
+        info->registered_files = WAL_RING_FILES;
+    } else if (options->direct_io) {
+        return refuse(info, error, -result, WAL_RING_NEEDS_FILES);
+    } else {
+        info->fallbacks |= WAL_FALLBACK_FILES;
+    }
+    return 0;
+}
+
 int wal_ring_probe(const wal_ring_options *options, wal_backend_info *info, wal_error *error) {
     assert(options != NULL && info != NULL);
     struct wal_ring ring;
@@ -414,6 +442,7 @@ int wal_ring_probe(const wal_ring_options *options, wal_backend_info *info, wal_
     int result = wal_ring_open(&ring, options, info, error);
     if (result == 0) {
         try_buffers(&ring, options, info);
+        result = try_files(&ring, options, info, error);
         wal_ring_close(&ring);
     }
     if (result == 0 || options->backend == WAL_BACKEND_IO_URING) return result;

@@ -19,7 +19,14 @@
 #include "uring_abi.h"
 #include "walengine.h"
 
-enum { WAL_RING_STATE_BYTES = 512 }; /* liburing 2.15's struct io_uring has 216 */
+enum {
+    WAL_RING_STATE_BYTES = 512, /* liburing 2.15's struct io_uring has 216 */
+    WAL_RING_FILES = 64,        /* places for registered files */
+};
+
+#define WAL_RING_NEEDS_FILES                                                                       \
+    "the kernel refused registered files, and without them direct writes could outlive the log's " \
+    "lock; use direct_io=False"
 
 struct wal_ring_table {
     const char *name;                                            /* "liburing" or "builtin" */
@@ -58,6 +65,9 @@ const struct wal_ring_table *wal_ring_liburing(const char **version); /* NULL: n
 int wal_ring_open(struct wal_ring *ring, const wal_ring_options *options, wal_backend_info *info,
                   wal_error *error);
 void wal_ring_close(struct wal_ring *ring);
+
+/* -EMFILE where the process may not open so many: liburing would raise its limit for it. */
+int wal_ring_register_files(struct wal_ring *ring, const int *files, unsigned count);
 
 /* Where there is no memory because a ring was closed just now, wait for it. */
 int wal_ring_register_buffers(struct wal_ring *ring, const struct iovec *buffers, unsigned count);

@@ -13,8 +13,6 @@
 #include "io.h"
 #include "ring.h"
 
-enum { WAL_ENGINE_SLOTS = 64 };
-
 struct wal_engine_request;
 
 /* One SQE: with the kernel, waiting to be issued again, or free. */
@@ -126,7 +124,7 @@ struct wal_engine {
     size_t buffer_bytes;
     size_t memory_bytes;
     int has_slots;
-    struct wal_engine_slot slots[WAL_ENGINE_SLOTS];
+    struct wal_engine_slot slots[WAL_RING_FILES];
     struct wal_engine_file *files; /* by descriptor */
     int files_count;
 };

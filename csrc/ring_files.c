@@ -13,10 +13,10 @@
 #include "ring_engine.h"
 
 int wal_engine_register_files(struct wal_engine *e) {
-    int none[WAL_ENGINE_SLOTS];
-    for (int i = 0; i < WAL_ENGINE_SLOTS; i++) none[i] = -1;
-    for (int i = 0; i < WAL_ENGINE_SLOTS; i++) e->slots[i].file = -1;
-    int result = e->ring.table->register_files(e->ring.state, none, WAL_ENGINE_SLOTS);
+    int none[WAL_RING_FILES];
+    for (int i = 0; i < WAL_RING_FILES; i++) none[i] = -1;
+    for (int i = 0; i < WAL_RING_FILES; i++) e->slots[i].file = -1;
+    int result = wal_ring_register_files(&e->ring, none, WAL_RING_FILES);
     e->has_slots = result >= 0;
     return result < 0 ? result : 0;
 }
@@ -37,7 +37,7 @@ static int grow(struct wal_engine *e, int file) {
 
 static int take_slot(struct wal_engine *e, int file) {
     if (!e->has_slots) return -1;
-    for (int i = 0; i < WAL_ENGINE_SLOTS; i++) {
+    for (int i = 0; i < WAL_RING_FILES; i++) {
         if (e->slots[i].file >= 0) continue;
         int result = e->ring.table->register_files_update(e->ring.state, (unsigned)i, &file, 1);
         if (result < 1) return -1;
@@ -96,7 +96,7 @@ void wal_engine_leave_file(struct wal_engine *e, struct wal_engine_request *r) {
 
 /* Closing the ring alone would let the files go later, by a worker of the kernel. */
 void wal_engine_clear_files(struct wal_engine *e) {
-    for (int i = 0; e->has_slots && i < WAL_ENGINE_SLOTS; i++) {
+    for (int i = 0; e->has_slots && i < WAL_RING_FILES; i++) {
         if (e->slots[i].file >= 0) empty_slot(e, i);
     }
 }

@@ -19,6 +19,8 @@ log = logging.getLogger("walengine")
 INSTALL = "Install it with: pip install 'walengine[liburing]' (Linux x86-64)"
 ELSE = "Go on with backend='auto' or 'pwrite', which keep the same promises"
 
+QUIET = frozenset(("io_uring", "registered_buffers", "registered_files", "sq_entries"))
+
 _warned: set[tuple[str, str]] = set()
 
 
@@ -89,8 +91,11 @@ def io_uring_status(config: IoUringConfig | None = None) -> IoUringStatus:
         What was found. That io_uring does not work is no error here.
 
     Raises:
+        TypeError: config is none.
         WalError: WALENGINE_RING has a value that does not exist.
     """
+    if config is not None and not isinstance(config, IoUringConfig):
+        raise TypeError(f"config must be an IoUringConfig, not {type(config).__name__}")
     asked = ring_override() or "auto"
     problem = _liburing_problem(asked)
     if asked == "liburing" and problem:
@@ -160,12 +165,13 @@ def in_use(info: BackendInfo) -> BackendInfo:
 def log_backend(path: str, info: BackendInfo) -> None:
     """Say what writes, and warn of what falls back: for one log, of the same things once.
 
-    That "auto" comes to pwrite is told and is no warning: either was asked for, and in a container
-    every program would complain on standard error.
+    What only costs speed and is there by default is no warning: that "auto" comes to pwrite, or
+    that an ordinary user may not pin a second log's buffers. Else every such program would complain
+    on standard error.
     """
     if info.fallbacks and (path, info.reason) not in _warned:
         _warned.add((path, info.reason))
-        level = logging.INFO if info.fallbacks == ("io_uring",) else logging.WARNING
+        level = logging.INFO if QUIET.issuperset(info.fallbacks) else logging.WARNING
         log.log(level, "%s: not in use: %s (%s)", path, ", ".join(info.fallbacks), info.reason)
     log.info("%s: writes with %s", path, describe(info))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from dataclasses import dataclass, field
 
@@ -10,6 +11,8 @@ from walengine.errors import WalError
 from walengine.types import RecoveryMode
 
 __all__ = ["IoUringConfig", "WalConfig"]
+
+log = logging.getLogger("walengine")
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -254,7 +257,11 @@ def normalised(config: IoUringConfig | WalConfig | None) -> WalConfig:
             f"config must be an IoUringConfig or a WalConfig, not {type(config).__name__}"
         )
     backend = _from_environment("WALENGINE_BACKEND", BACKENDS)
-    return dataclasses.replace(config, backend=backend) if backend else config
+    if not backend or backend == config.backend:
+        return config
+    if config.backend != "auto":
+        log.warning("WALENGINE_BACKEND=%s overrides backend=%r", backend, config.backend)
+    return dataclasses.replace(config, backend=backend)
 
 
 def ring_override() -> str | None:

@@ -407,7 +407,7 @@ static void work_unregistered(void) {
     wal_error error;
     wal_ring_options how = options();
     CHECK_EQ(wal_ring_probe(&how, &info, &error), 0);
-    CHECK_EQ(info.fallbacks, WAL_FALLBACK_BUFFERS);
+    CHECK_EQ(info.fallbacks, WAL_FALLBACK_BUFFERS | WAL_FALLBACK_FILES);
     struct bench bench = open_bench();
     fill(memory, PAGE, 1);
     submit(&bench, WAL_IO_WRITE_SYNC, 0, memory, PAGE);
