@@ -144,7 +144,10 @@ def apart(function: Callable[[], T]) -> T:
             problem.append(error)
         done.set()
 
-    threading.Thread(target=run, name="walengine-open", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="walengine-open", daemon=True).start()
+    except RuntimeError:  # no thread is to be had (RLIMIT_NPROC): rather a wait that nothing ends
+        return function()
     done.wait()
     if problem:
         raise problem[0]
