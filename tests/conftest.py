@@ -76,6 +76,30 @@ def pytest_report_header() -> list[str]:
     return [f"walengine: seed {SEED}, scale {SCALE:g}, everything to run: {required}"]
 
 
+# Left to runs of SOAK_SCALE: what other suites have on these engines too, and what takes long.
+LATER = {
+    "test_concurrency": ("builtin", "pwrite-direct"),
+    "test_ctrl_c": ("pwrite-direct",),
+    "test_disk_full": ("builtin", "pwrite-direct"),
+    "test_failures_under_load": ("pwrite-direct",),
+    "test_idle_kills": ("builtin", "pwrite-direct"),
+}
+LATER_SCALE = 3
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if SCALE >= LATER_SCALE:
+        return
+    later = [item for item in items if engine_of(item) in LATER.get(item.module.__name__, ())]
+    config.hook.pytest_deselected(items=later)
+    items[:] = [item for item in items if item not in set(later)]
+
+
+def engine_of(item: pytest.Item) -> str | None:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("engine") if callspec else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
