@@ -50,7 +50,7 @@ def test_killing_an_idle_writer_costs_no_space(memory_path, engine, scaled, coun
     """Method: du and the number of files, after each kill, are the same to the last."""
     log = memory_path / "log"
     records = before(log)
-    kills = scaled(BEFORE[before])
+    kills = max(12, scaled(BEFORE[before]))  # the first of them may still move something
     result = subprocess.run(
         [sys.executable, str(PROGRAM), str(log), str(kills)],
         capture_output=True,
