@@ -222,7 +222,7 @@ static int make_writer(struct wal_io *io, const wal_options *options, struct wal
     return 0;
 }
 
-void wal_release_files(struct wal_writer *writer) {
+static void release_files(struct wal_writer *writer) {
     wal_tail_close(writer);
     wal_io_close(writer->io, writer->prepared.file);
     writer->prepared.file = -1;
@@ -339,7 +339,7 @@ static int recover_again(struct wal_writer *writer, wal_report *report, wal_erro
     if (writer->flight.broken) result = wal_tell_poison(writer, error); /* for ever: close it */
     if (result == 0) {
         wal_flight_reset(writer);
-        wal_release_files(writer);
+        release_files(writer);
         result = recover(writer, report, error);
         if (result == 0) {
             writer->poisoned = 0;

@@ -183,7 +183,6 @@ uint64_t wal_writer_frame_bytes(const struct wal_writer *writer);         /* the
 
 /* Take over what recovery found; nothing is written. The mutex held. */
 int wal_adopt(struct wal_writer *writer, const struct wal_chain *chain, wal_error *error);
-void wal_release_files(struct wal_writer *writer);
 void wal_writer_destroy(struct wal_writer *writer);
 
 /* ---- backend.c ------------------------------------------------------------------------------- */

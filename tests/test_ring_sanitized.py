@@ -33,14 +33,14 @@ class Build:
     """A sanitized extension with the package's modules beside it."""
 
     directory: Path
-    library: str  # the runtime, to be loaded first
+    preload: str  # the runtime, to be loaded first
 
     def run(self, reports: Path, *arguments: object, **env: str):
         sanitizers = f"log_path={reports}:exitcode=99"
         env |= {
             "PYTHONPATH": f"{self.directory}{os.pathsep}{TESTS}",
             "PYTHONMALLOC": "malloc",
-            "LD_PRELOAD": self.library,
+            "LD_PRELOAD": self.preload,
             "ASAN_OPTIONS": f"{sanitizers}:detect_leaks=1:fast_unwind_on_malloc=1",
             "LSAN_OPTIONS": "exitcode=0:max_leaks=0",
             "UBSAN_OPTIONS": f"{sanitizers}:halt_on_error=1:print_stacktrace=1",
