@@ -6,6 +6,7 @@ import fcntl
 import os
 import pwd
 import re
+import shlex
 import stat
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ def _owner(say: Findings, target: Target, status: os.stat_result) -> None:
         say.problem(
             "owner",
             f"{place}: writers refuse a log that others may write to",
-            f"chmod 700 {target.directory}, or WalConfig(allow_shared_dir=True)",
+            f"chmod 700 {shlex.quote(str(target.directory))}, or WalConfig(allow_shared_dir=True)",
             **facts,
         )
     elif shared and not mode & stat.S_ISVTX:

@@ -120,23 +120,23 @@ class Findings:
         self._topic = topic
         self.made: list[Finding] = []
 
-    def ok(self, name: str, text: str, **facts: Any) -> None:
+    def ok(self, name: str, text: str, /, **facts: Any) -> None:
         """Say that something is as it should be."""
         self.add(Level.OK, name, text, None, **facts)
 
-    def note(self, name: str, text: str, remedy: str | None = None, **facts: Any) -> None:
+    def note(self, name: str, text: str, remedy: str | None = None, /, **facts: Any) -> None:
         """Say what is worth knowing."""
         self.add(Level.NOTE, name, text, remedy, **facts)
 
-    def warn(self, name: str, text: str, remedy: str | None = None, **facts: Any) -> None:
+    def warn(self, name: str, text: str, remedy: str | None = None, /, **facts: Any) -> None:
         """Say what is slower or less safe than it could be."""
         self.add(Level.WARNING, name, text, remedy, **facts)
 
-    def problem(self, name: str, text: str, remedy: str | None = None, **facts: Any) -> None:
+    def problem(self, name: str, text: str, remedy: str | None = None, /, **facts: Any) -> None:
         """Say what keeps a writer from working."""
         self.add(Level.PROBLEM, name, text, remedy, **facts)
 
-    def add(self, level: Level, name: str, text: str, remedy: str | None, **facts: Any) -> None:
+    def add(self, level: Level, name: str, text: str, remedy: str | None, /, **facts: Any) -> None:
         """Say something at a level that was worked out."""
         self.made.append(Finding(self._topic, name, level, text, remedy, facts))
 

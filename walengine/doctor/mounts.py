@@ -11,7 +11,7 @@ from pathlib import Path
 from walengine.doctor.roots import Roots, read_text
 
 FIELDS_MIN = 10
-MEMORY = frozenset(("tmpfs", "ramfs"))
+MEMORY = frozenset(("tmpfs", "ramfs", "devtmpfs"))
 NETWORK_REFUSED = frozenset(("nfs", "nfs4", "cifs", "smb3", "smbfs"))  # as the C core refuses them
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 import re
+import shlex
 import stat
 from pathlib import Path
 
@@ -40,6 +41,11 @@ class Target:
 def find_target(path: str) -> Target:
     """Find out what path is; nothing is opened but directories."""
     try:
+        Path.cwd()
+    except OSError:
+        problem = "the current directory was removed"
+        return Target(path, Path("/"), False, 0, problem, "change to a directory that exists")
+    try:
         status = Path(path).stat()
     except (OSError, ValueError) as error:
         return _without(path, error)
@@ -61,7 +67,7 @@ def examine(target: Target) -> list[Finding]:
             "path",
             f"{target.path} does not exist, so {target.directory} above it was examined; a writer "
             "makes the log's own directory and none above it",
-            f"mkdir -p {Path(target.path).parent}",
+            f"mkdir -p {shlex.quote(str(Path(target.path).parent))}",
             **facts,
         )
     elif target.missing:
@@ -70,7 +76,7 @@ def examine(target: Target) -> list[Finding]:
     elif target.is_log:
         say.ok("path", f"{target.directory} is a log", **facts)
     else:
-        say.ok("path", f"{target.directory} is a directory that logs can be made in", **facts)
+        say.ok("path", f"{target.directory} is a directory, and no log yet", **facts)
     return say.made
 
 
