@@ -13,7 +13,7 @@ from walengine.errors import WalError
 from walengine.reader import WalReader, recover
 from walengine.types import RecoveryReport, SegmentInfo, Verdict
 
-HEADER = struct.Struct("<8sI")  # magic and format version: docs/FORMAT.md, "Segment"
+HEADER = struct.Struct("<8sII")  # magic, CRC, format version: struct wal_disk_segment in format.h
 MAGIC = b"WALENG1\0"
 
 
@@ -131,7 +131,7 @@ def _format_version(path: Path, segment: str | None) -> int | None:
         if name is None:
             return None
         with (path / name).open("rb") as file:
-            magic, version = HEADER.unpack(file.read(HEADER.size))
+            magic, _, version = HEADER.unpack(file.read(HEADER.size))
     except (OSError, struct.error):
         return None
     return int(version) if magic == MAGIC else None

@@ -1,8 +1,9 @@
 """A file without a name in the examined directory, on which things are tried out.
 
-Nothing can be left behind: the file has no name (O_TMPFILE), or, where the filesystem cannot do
-that, loses it before any signal is let through. It is gone with its descriptor, however the process
-ends; only SIGKILL between those two system calls would leave an empty file.
+Nothing is left behind: the file has no name (O_TMPFILE), or, where the filesystem cannot do that,
+loses it before a signal is let through to this thread. It is gone with its descriptor, however the
+process ends. Only a process that is killed between those two system calls leaves an empty file: by
+SIGKILL, or by a signal that nobody handles and that another thread of the program takes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,10 +44,12 @@ def _nameless(directory: Path) -> int:
         except OSError as error:
             if error.errno not in NO_TMPFILE:
                 raise
+    name = directory / f".walengine-doctor-{secrets.token_hex(8)}"
     with no_signals():
-        file, name = tempfile.mkstemp(prefix=".walengine-doctor-", dir=directory)
-        os.unlink(name)  # noqa: PTH108 (the name that mkstemp gave)
-        return file
+        try:
+            return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        finally:
+            name.unlink(missing_ok=True)
 
 
 @contextmanager

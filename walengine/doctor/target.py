@@ -40,9 +40,7 @@ class Target:
 
 def find_target(path: str) -> Target:
     """Find out what path is; nothing is opened but directories."""
-    try:
-        Path.cwd()
-    except OSError:
+    if not Path(path).is_absolute() and not _is_anywhere():
         problem = "the current directory was removed"
         return Target(path, Path("/"), False, 0, problem, "change to a directory that exists")
     try:
@@ -114,6 +112,15 @@ def _existing(path: str) -> tuple[Path, int]:
         except OSError:
             continue
     return above, missing
+
+
+def _is_anywhere() -> bool:
+    """Return whether the current directory exists."""
+    try:
+        Path.cwd()
+    except OSError:
+        return False
+    return True
 
 
 def _is_link(path: str) -> bool:
