@@ -7,8 +7,8 @@
  *      the process.
  *   2. A short stretch of it is brought into the row's state. A warm-up writes that stretch and
  *      tells how fast this disk is.
- *   3. So much more is prepared as the row will need at that speed, and half as much again, within
- *      the row's limit. All of it is synced before the clock starts.
+ *   3. So much more is prepared as the row will need at that speed, twice over, within the row's
+ *      limit. All of it is synced before the clock starts.
  *   4. The same loop as in the warm-up runs until the row's time is over or the file is used up:
  *      every place is written once, so that "growing" never means "written already".
  *
@@ -31,10 +31,10 @@
 
 enum {
     WRITE_BYTES_MAX = 16 << 20,
-    WARM_UP_COMMITS = 32,
+    WARM_UP_COMMITS = 64,
     WARM_UP_BYTES_MAX = 16 << 20,
     WARM_UP_SHARE = 4, /* of the row's time, at most */
-    MARGIN_BYTES = 1 << 20,
+    MARGIN_BYTES = 8 << 20,
     ALIGNMENT = 4096,
 };
 
@@ -122,7 +122,7 @@ static uint64_t warm_up_bytes(const wal_bench_row *row) {
     return wanted / row->write_bytes * row->write_bytes;
 }
 
-/* What the row will need at the warm-up's speed, and half as much again. */
+/* What the row will need at the warm-up's speed, twice over: a warm-up is short and may be slow. */
 static uint64_t bytes_to_prepare(const struct wal_bench_run *run,
                                  const struct wal_bench_tally *warm_up) {
     const wal_bench_row *row = run->row;
@@ -130,7 +130,7 @@ static uint64_t bytes_to_prepare(const struct wal_bench_run *run,
     uint64_t elapsed_ns = warm_up->last_ns - warm_up->first_ns;
     if (warm_up->latency.count == 0 || elapsed_ns == 0) return row->file_bytes_max;
     double rate = (double)warm_up->bytes / (double)elapsed_ns;
-    double wanted = rate * (double)row->duration_us * 1000.0 * 1.5 + MARGIN_BYTES;
+    double wanted = rate * (double)row->duration_us * 1000.0 * 2.0 + MARGIN_BYTES;
     if (wanted >= (double)row->file_bytes_max) return row->file_bytes_max;
     return at_most(run->prepared + (uint64_t)wanted, row->file_bytes_max);
 }
