@@ -222,6 +222,11 @@ build/bench/limit: bench/limit.c csrc/crc32c.c $(HEADERS) Makefile
 	@echo "  CC $@"
 	@$(CC) -std=gnu11 -O2 $(WARNINGS) -pthread -Icsrc bench/limit.c csrc/crc32c.c -o $@
 
+# Needs chromium (apt-get install chromium), which no test does; look at what it drew.
+.PHONY: screenshots
+screenshots: .venv-test/core ## Draw the pictures in docs/img anew, from what commands print here
+	.venv-test/bin/python bench/screenshots.py
+
 # ---- package -------------------------------------------------------------------------------------
 
 .PHONY: sdist

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -27,7 +28,9 @@ def render(report: Report) -> RenderableType:
 
 
 def _findings(report: Report) -> Table:
-    table = Table(title=f"walengine doctor {report.path}", title_justify="left", show_lines=False)
+    table = Table(
+        title=f"walengine doctor {report.path}", title_justify="left", box=box.HORIZONTALS
+    )
     table.add_column("topic", no_wrap=True)
     table.add_column("level", no_wrap=True)
     table.add_column("finding", overflow="fold")
@@ -44,7 +47,7 @@ def _findings(report: Report) -> Table:
 def _said(finding: Finding) -> Text:
     text = Text(finding.text)
     if finding.remedy:
-        text.append(f"\n→ {finding.remedy}", "dim" if finding.level is Level.NOTE else "bold")
+        text.append(f"\n→ {finding.remedy}", "" if finding.level is Level.NOTE else "bold")
     return text
 
 
