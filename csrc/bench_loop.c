@@ -167,6 +167,7 @@ static void add(struct wal_bench_tally *tally, const struct wal_bench_tally *mor
 /* The calling thread is the first worker. */
 static void run_workers(struct worker *workers, uint32_t count) {
     uint32_t started = 1;
+    wal_bench_start_clock(workers[0].run);
     for (; started < count; started++) {
         int result = pthread_create(&workers[started].thread, NULL, work, &workers[started]);
         if (result == 0) continue;

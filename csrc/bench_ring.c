@@ -186,6 +186,7 @@ static int wait_for_some(struct ring_loop *l) {
 
 /* Until nothing is in flight, whatever happens: the kernel reads our memory till then. */
 static void go_round(struct ring_loop *l) {
+    wal_bench_start_clock(l->run);
     for (uint32_t i = 0; i < l->run->row->concurrency; i++) begin(l, i);
     while (l->in_flight > 0) {
         int result = submit(l);

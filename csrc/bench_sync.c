@@ -62,8 +62,13 @@ static int is_ending(struct wal_bench_run *run) {
            atomic_load_explicit(&run->bench->stopping, memory_order_relaxed);
 }
 
+void wal_bench_start_clock(struct wal_bench_run *run) {
+    run->deadline_ns = wal_bench_now_ns() + run->duration_ns;
+}
+
 int wal_bench_claim(struct wal_bench_run *run, uint64_t *offset) {
-    if (is_ending(run) || wal_bench_now_ns() >= run->deadline_ns) return 0;
+    if (is_ending(run)) return 0;
+    if (wal_bench_now_ns() >= run->deadline_ns && atomic_load(&run->next) > run->begin) return 0;
     uint64_t bytes = run->row->write_bytes;
     *offset = atomic_fetch_add(&run->next, bytes);
     return *offset + bytes <= run->end;
@@ -138,7 +143,8 @@ static uint64_t bytes_to_prepare(const struct wal_bench_run *run,
 static int run_phase(struct wal_bench_run *run, uint64_t end, uint64_t duration_ns,
                      struct wal_bench_tally *tally) {
     run->end = end;
-    run->deadline_ns = wal_bench_now_ns() + duration_ns;
+    run->begin = atomic_load(&run->next);
+    run->duration_ns = duration_ns;
     return wal_bench_has_ring(run->row->method) ? wal_bench_ring(run, tally)
                                                 : wal_bench_loop(run, tally);
 }

@@ -41,7 +41,9 @@ struct wal_bench_run {
     uint32_t registered;
     /* The phase: the warm-up, or what counts. */
     atomic_uint_fast64_t next; /* no write was begun from here on */
+    uint64_t begin;            /* where the phase's first one goes */
     uint64_t end;              /* and none goes further than this */
+    uint64_t duration_ns;
     uint64_t deadline_ns;
     /* The mutex guards the rest. */
     pthread_mutex_t mutex;
@@ -65,7 +67,13 @@ int wal_bench_is_direct(uint32_t method);
 int wal_bench_syncs_itself(uint32_t method);
 int wal_bench_has_ring(uint32_t method);
 
-/* Claim the next piece of the file; 0: time or file is used up, or the run is to end. */
+/* What the loop needs is there: the phase's time begins. */
+void wal_bench_start_clock(struct wal_bench_run *run);
+
+/*
+ * Claim the next piece of the file; 0: time or file is used up, or the run is to end. However late
+ * it is, a phase has a first write.
+ */
 int wal_bench_claim(struct wal_bench_run *run, uint64_t *offset);
 
 /* Note the first failure and end the run; returns code. */

@@ -66,7 +66,8 @@ def rates(run: Run) -> list[Line]:
                 points.append((float(at_once), result.commits_per_second))
         if points:
             found.append(Line(label, tuple(points)))
-    return found
+    curves = [line for line in found if len(line.points) > 1]
+    return curves or found  # a quick run has points that belong to no curve
 
 
 def bulk(run: Run) -> list[tuple[str, float]]:
