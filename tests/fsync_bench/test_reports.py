@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 from made_figures import FLASH, figures, made_run, without
+from needs import needs_package
 from rich.console import Console
 
 from walengine.errors import WalError
@@ -156,7 +157,7 @@ def test_rows_of_another_version_are_left_out():
 
 
 def test_png_is_a_picture(tmp_path):
-    pytest.importorskip("matplotlib")
+    needs_package("matplotlib")
     write_png(made_run(), tmp_path / "plots.png")
     assert (tmp_path / "plots.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
