@@ -29,6 +29,7 @@ COLUMNS = 108
 LINE_PIXELS = 18
 COLUMN_PIXELS = 8.43  # of DejaVu Sans Mono at 14 pixels
 MARGIN_PIXELS = 16
+HTML_PIXELS = (1100, 3040)  # to the end of the plots, about
 
 PAGE = f"""<!doctype html><meta charset="utf-8"><style>
 body {{{{ margin: {MARGIN_PIXELS}px; background: {{background}}; color: {{foreground}} }}}}
@@ -61,20 +62,49 @@ def doctor(image: Path) -> None:
         place.rmdir()
 
 
-PICTURES = {"doctor": doctor}
+def bench_fsync(image: Path) -> None:
+    """The quick run on whatever disk this machine has: its figures are this machine's."""
+    with tempfile.TemporaryDirectory(prefix="mydb-", dir="/var/tmp") as place:
+        output = terminal("bench", "fsync", place, "--quick", with_errors=False)
+        picture(output.replace(place, "/var/lib/mydb"), image)
+
+
+def bench_fsync_html(image: Path) -> None:
+    """The page of a full run."""
+    with tempfile.TemporaryDirectory(prefix="mydb-", dir="/var/tmp") as place:
+        page = Path(place, "run.html")
+        terminal("bench", "fsync", place, "--html", str(page), with_errors=False)
+        text = page.read_text(encoding="utf-8").replace(place, "/var/lib/mydb")
+        photograph(text, image, HTML_PIXELS[0], HTML_PIXELS[1])
+
+
+PICTURES = {
+    "doctor": doctor,
+    "bench-fsync": bench_fsync,
+    "bench-fsync-html": bench_fsync_html,
+}
 
 
 # ---- how a picture is taken ----------------------------------------------------------------------
 
 
-def terminal(*arguments: str) -> str:
-    """Return what a command of ours prints on a terminal, with the line that calls it above."""
+def terminal(*arguments: str, with_errors: bool = True) -> str:
+    """Return what a command of ours prints on a terminal, with the line that calls it above.
+
+    Args:
+        arguments: Of the command.
+        with_errors: Standard error too; a progress bar would leave each of its frames.
+    """
     ours, its = os.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
     command = [sys.executable, "-m", "walengine", *arguments]
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": str(COLUMNS)}
     with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=its, stderr=its, env=environment
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=its,
+        stderr=its if with_errors else subprocess.DEVNULL,
+        env=environment,
     ) as process:
         os.close(its)
         output = b""

@@ -82,7 +82,7 @@ def test_names_of_directories_are_no_markup():
     run = made_run(place={"directory": HOSTILE})
     words = words_of(run)
     assert "script" not in Page(html_of(run, words)).tags
-    assert HOSTILE in printed(renderable(run, words), 300)
+    assert HOSTILE in printed(renderable(run, words, 300), 300)
 
 
 def test_a_page_of_nearly_nothing_is_a_page():
@@ -99,20 +99,31 @@ def test_what_too_few_samples_carry_is_a_dash():
     run = made_run()
     for field in ("p99_us", "p999_us"):
         run = without(run, field, to=None)
-    line = next(line for line in printed(renderable(run, words_of(run))).splitlines()
+    line = next(line for line in printed(renderable(run, words_of(run), 150)).splitlines()
                 if "growing" in line and "4 KiB" in line)  # fmt: skip
     assert line.count(NOTHING) == 2
 
 
 def test_rows_that_could_not_be_measured_say_why_once():
     run = without(made_run(), "problem", to="this filesystem cannot do it (fallocate)")
-    text = printed(renderable(run, words_of(run)))
+    text = printed(renderable(run, words_of(run), 150))
     assert text.count("fdatasync: this filesystem cannot do it (fallocate)") == 1
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_every_figure_fits_a_terminal(width):
+    """Columns that say less go where there is little room; no number is cut."""
+    run = made_run({"O_DIRECT+O_DSYNC/zero-filled/4096/64": (123_456, 123_456)})
+    text = printed(renderable(run, words_of(run), width), width)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    assert ("p90" in text) == (width >= 100)
+    assert text.count("123,456") == 2
 
 
 def test_the_count_of_every_row_is_shown():
     run = made_run(results=[figures("fdatasync/growing/4096/1", 200, 4_800, commits=1_234_567)])
-    assert "1,234,567" in printed(renderable(run, words_of(run)))
+    assert "1,234,567" in printed(renderable(run, words_of(run), 150))
 
 
 # ---- files ---------------------------------------------------------------------------------------

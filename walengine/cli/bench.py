@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 import click
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from walengine.cli._run import INTERRUPTED, complain, standard_output, write_output
@@ -29,7 +29,7 @@ from walengine.fsync_bench.run import FULL_SECONDS, QUICK_SECONDS, Bench, Tick
 from walengine.fsync_bench.verdict import Words, words_of
 
 TERMINATED = 128 + signal.SIGTERM
-PIPE_WIDTH = 150
+PIPE_WIDTH = 120
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -207,17 +207,16 @@ def _write(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def _print(run: Run, words: Words, other: Run | None, other_file: Path | None) -> None:
-    parts: list[RenderableType] = [renderable(run, words)]
-    if other is not None:
-        parts.append(comparison_table(run, other, str(other_file)))
     terminal = standard_output().isatty()
     text = StringIO()
     console = Console(
         file=text, force_terminal=terminal, highlight=False, width=None if terminal else PIPE_WIDTH
     )
-    for part in parts:
-        console.print(part)
-    write_output(text.getvalue())
+    console.print(renderable(run, words, console.width))
+    if other is not None:
+        console.print(comparison_table(run, other, str(other_file)))
+    lines = text.getvalue().splitlines()
+    write_output("".join(f"{line if terminal else line.rstrip()}\n" for line in lines))
 
 
 COMMANDS = (bench,)

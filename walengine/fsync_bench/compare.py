@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from walengine.errors import WalError
-from walengine.fsync_bench.report_table import microseconds
+from walengine.fsync_bench.report_table import TEXT_COLUMNS, microseconds
 from walengine.fsync_bench.results import RowResult, Run, run_from_dict
 from walengine.fsync_bench.rows import size_text
 
@@ -57,11 +58,19 @@ def comparison(this: Run, other: Run) -> list[dict[str, Any]]:
 def comparison_table(this: Run, other: Run, name: str) -> Table:
     """Return the comparison as a table; the other run comes from the file of that name."""
     title = f"beside {name} ({other.place.get('directory')}, {other.place.get('time')})"
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     columns = ("method", "file", "write", "at once", "p50 here", "p50 there", "p99 here",
                "p99 there", "")  # fmt: skip
     for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number < 2 else "right", no_wrap=True)  # noqa: PLR2004
+        is_text = number < TEXT_COLUMNS
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text)
     rows = {result.row.key: result for result in this.results}
     for line in comparison(this, other):
         word, style = _change(line["times_as_fast"])

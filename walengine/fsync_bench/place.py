@@ -18,7 +18,7 @@ from walengine.doctor.roots import Roots
 from walengine.errors import WalOSError
 
 FREE_BYTES_MIN = 32 << 20
-FILE_BYTES_MAX = 256 << 20
+FILE_BYTES_MAX = 512 << 20
 BARRIERS_OFF = ("nobarrier", "volatile")
 
 

@@ -9,6 +9,7 @@ from walengine.fsync_bench.rows import (
     BULK,
     DIRECT_DSYNC,
     FDATASYNC,
+    NO_SYNC,
     ONE,
     RING_DIRECT,
     RING_LINKED,
@@ -50,7 +51,7 @@ def spans(run: Run) -> list[Span]:
     return [
         Span(_label(result), result.p50_us, result.p90_us, result.p99_us)
         for result in run.results
-        if result.row.section == ONE and result.p50_us
+        if result.row.section == ONE and result.row.method != NO_SYNC and result.p50_us
     ]
 
 
@@ -84,7 +85,10 @@ def tails(run: Run) -> list[Line]:
     return [
         Line(result.row.method, _tail(result))
         for result in run.results
-        if result.row.section == ONE and result.row.state == ZERO_FILLED and result.histogram
+        if result.row.section == ONE
+        and result.row.state == ZERO_FILLED
+        and result.row.method != NO_SYNC
+        and result.histogram
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
@@ -11,22 +12,23 @@ from rich.table import Table
 from rich.text import Text
 
 from walengine.fsync_bench.results import RowResult, Run
-from walengine.fsync_bench.rows import SECTIONS, size_text
+from walengine.fsync_bench.rows import BULK, SECTIONS, size_text
 from walengine.fsync_bench.verdict import Words
 
 COLUMNS = ("method", "file", "write", "at once", "count", "p50", "p90", "p99", "p99.9", "max",
            "commits/s", "MB/s", "")  # fmt: skip
 TEXT_COLUMNS = 2
+NARROW = 100
 NOTHING = "\N{EN DASH}"
 LEGEND = f"times in µs; {NOTHING}: too few samples (p99 wants 100, p99.9 1,000)"
 BEST = "best"
 TOO_FAST = "too fast?"
 
 
-def renderable(run: Run, words: Words) -> RenderableType:
-    """Return everything that is printed after a run."""
+def renderable(run: Run, words: Words, width: int) -> RenderableType:
+    """Return everything that is printed after a run, for a terminal of so many columns."""
     parts: list[RenderableType] = [Text(place_line(run.place), style="dim")]
-    parts += [_table(run, words, section) for section in SECTIONS if _rows(run, section)]
+    parts += [_table(run, words, section, width) for section in SECTIONS if _rows(run, section)]
     parts.append(Text(LEGEND, style="dim"))
     parts += [Text(line, style="yellow") for line in problems(run)]
     parts += _chapter("What this disk can do", words.summary)
@@ -109,15 +111,35 @@ def _rows(run: Run, section: str) -> list[RowResult]:
     return [result for result in run.results if result.row.section == section]
 
 
-def _table(run: Run, words: Words, section: str) -> Table:
-    table = Table(title=section, title_justify="left", title_style="bold")
-    for number, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if number < TEXT_COLUMNS else "right", no_wrap=True)
+def _table(run: Run, words: Words, section: str, width: int) -> Table:
+    table = Table(
+        title=section,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    shown = [n for n, name in enumerate(COLUMNS) if name not in _dropped(section, width)]
+    for number in shown:
+        is_text = number < TEXT_COLUMNS
+        table.add_column(
+            COLUMNS[number],
+            justify="left" if is_text else "right",
+            no_wrap=not is_text,
+            overflow="fold",
+        )
     for result in _rows(run, section):
         row = cells(result, words.best)
         style = {BEST: "bold green", TOO_FAST: "red"}.get(row[-1], "dim" if result.problem else "")
-        table.add_row(*map(escape, row), style=style)
+        table.add_row(*(escape(row[number]) for number in shown), style=style)
     return table
+
+
+def _dropped(section: str, width: int) -> set[str]:
+    """Return the columns that say least: in this section, and where there is little room."""
+    dropped = {"commits/s"} if section == BULK else {"MB/s"}
+    return dropped | ({"p90", "max"} if width < NARROW else set())
 
 
 def _chapter(title: str, lines: list[str], style: str = "") -> list[RenderableType]:

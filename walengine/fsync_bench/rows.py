@@ -72,7 +72,7 @@ class Row:
     @property
     def label(self) -> str:
         """Method and sharing as a table shows them."""
-        return f"{self.method}, group commit" if self.group else self.method
+        return f"{self.method}, group" if self.group else self.method
 
 
 @dataclass(frozen=True, slots=True)
