@@ -29,7 +29,7 @@ COLUMNS = 108
 LINE_PIXELS = 18
 COLUMN_PIXELS = 8.43  # of DejaVu Sans Mono at 14 pixels
 MARGIN_PIXELS = 16
-HTML_PIXELS = (1100, 3040)  # to the end of the plots, about
+HTML_PIXELS = (1100, 3000)  # to the end of the plots, about
 
 PAGE = f"""<!doctype html><meta charset="utf-8"><style>
 body {{{{ margin: {MARGIN_PIXELS}px; background: {{background}}; color: {{foreground}} }}}}

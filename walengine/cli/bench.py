@@ -173,6 +173,7 @@ def _progress(runner: Bench) -> Iterator[Tick]:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        refresh_per_second=4,  # what it costs, the rows would measure
     )
     task = bar.add_task("", total=runner.seconds, row="", number="")
     count = len(runner.rows)

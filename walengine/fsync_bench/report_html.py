@@ -24,10 +24,10 @@ from walengine.fsync_bench.verdict import Words
 STYLE = """
 :root { --ink: #1d2430; --dim: #5c6675; --paper: #fff; --line: #dde2e9; --card: #f6f8fa;
   --good: #0f7b3c; --bad: #b3261e; --c0: #2f6fde; --c1: #d9730d; --c2: #14866d; --c3: #9b4dca;
-  --c4: #c2255c; --c5: #6b7280; --c6: #0b7285; --c7: #5c940d; }
+  --c4: #c2255c; --c5: #6b7280; --c6: #b08900; --c7: #5c940d; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --dim: #9aa4b2; --paper: #14181f;
   --line: #2c3440; --card: #1b212b; --good: #4fc97d; --bad: #ff7b72; --c0: #6ea8fe; --c1: #ffa94d;
-  --c2: #4fd1b1; --c3: #c792ea; --c4: #f783ac; --c5: #adb5bd; --c6: #66d9e8; --c7: #a9e34b; } }
+  --c2: #4fd1b1; --c3: #c792ea; --c4: #f783ac; --c5: #adb5bd; --c6: #ffd43b; --c7: #a9e34b; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 1060px; margin: 2rem auto; padding: 0 1.2rem; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }

@@ -158,5 +158,5 @@ def _advice(words: Words) -> list[RenderableType]:
     for choice in words.choices:
         parts.append(_indented(f"For {choice.need}: {choice.config}"))
         parts.append(_indented(choice.why))
-        parts.append(_indented(choice.code, "cyan", columns=4))
+        parts.append(_indented(choice.code.rstrip(), "cyan", columns=4))
     return parts

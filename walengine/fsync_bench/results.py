@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from walengine.fsync_bench.rows import NO_SYNC, ROWS, Row
@@ -99,7 +99,6 @@ class Run:
     is_quick: bool
     is_complete: bool
     results: tuple[RowResult, ...]
-    words: dict[str, Any] = field(default_factory=dict)
 
     def find(
         self,
@@ -128,7 +127,7 @@ class Run:
             "quick": self.is_quick,
             "complete": self.is_complete,
             "rows": [result.as_dict() for result in self.results],
-        } | self.words
+        }
 
 
 def run_from_dict(value: Any) -> Run:
