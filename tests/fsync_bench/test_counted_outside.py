@@ -127,13 +127,14 @@ def flushes_of(device):
     return int(fields[15])
 
 
+@pytest.mark.parametrize("filesystem", ["ext4", "xfs", "btrfs"])
 @pytest.mark.parametrize("method", ["io_uring direct", "io_uring linked", "O_DIRECT+O_DSYNC"])
-def test_the_device_sees_a_flush_for_each_sync(method, memory_path):
+def test_the_device_sees_a_flush_for_each_sync(method, filesystem, memory_path):
     """Not fewer; the filesystem's own come on top. One at a time: flushes in flight are merged."""
     if "io_uring" in method:
         needs_io_uring()
-    needs_filesystem("ext4")
-    with disk(memory_path, "ext4", 100) as made, NativeBench(str(made.path)) as native:
+    needs_filesystem(filesystem)
+    with disk(memory_path, filesystem, 100) as made, NativeBench(str(made.path)) as native:
         device = Path(made.device).name
         before = flushes_of(device)
         measured = native.run(

@@ -85,6 +85,13 @@ def test_names_of_directories_are_no_markup():
     assert HOSTILE in printed(renderable(run, words, 300), 300)
 
 
+def test_doubts_stand_before_the_advice():
+    run = made_run({"fdatasync/zero-filled/4096/1": (2, 400_000)})
+    words = words_of(run)
+    for text in (printed(renderable(run, words, 120), 120), html_of(run, words)):
+        assert text.index("settle that before you choose") < text.index("WalConfig(")
+
+
 def test_a_page_of_nearly_nothing_is_a_page():
     row = figures("fdatasync/zero-filled/4096/1", 100, 9_000, commits=1)
     for results in ([row], [without(made_run(results=[row]), "p50_us", to=None).results[0]]):

@@ -18,6 +18,7 @@ LINKED = "io_uring linked/zero-filled/4096/1"
 DIRECT_ONE = "io_uring direct/zero-filled/4096/1"
 GROUP = "fdatasync/zero-filled/4096/16-group"
 FLYING = "io_uring direct/zero-filled/4096/16"
+BULK = "io_uring direct/zero-filled/1048576/4"
 ETCD = "fdatasync/fallocated/2300/1"
 
 
@@ -57,6 +58,16 @@ def test_without_io_uring_it_is_pwrite():
     gone = {LINKED: None, DIRECT_ONE: None, FLYING: None}
     run = made_run(gone, {"has_io_uring": False})
     assert set(configs(run).values()) == {PWRITE}
+
+
+@pytest.mark.parametrize("kind", ["fuse", "fuse.sshfs"])
+def test_on_fuse_direct_io_is_never_the_choice(kind):
+    run = made_run({DIRECT_ONE: (60, 16_000), FLYING: (200, 80_000)}, {"filesystem": kind})
+    assert configs(run) == {"any number of writers": DEFAULT}
+    (text,) = evidence(run)
+    assert "FUSE drops the sync" in text
+    assert not [key for key in best_of(run) if "io_uring direct" in key]
+    assert evidence(made_run({DIRECT_ONE: None, FLYING: None, BULK: None}, run.place)) == []
 
 
 def test_a_run_that_was_ended_early_gives_no_advice_from_nothing():
@@ -101,6 +112,12 @@ def test_etcds_threshold_is_named_with_its_source():
 def test_etcds_threshold_is_held_against_the_disk():
     assert "within it" in etcd(9_999.0)
     assert "too slow for etcd" in etcd(10_000.0)
+
+
+def test_a_liar_is_not_recommended_to_etcd():
+    words = words_of(made_run({LONE: (2, 400_000)}))
+    assert "if they are syncs at all" in words.etcd
+    assert "if they are syncs" not in etcd(9_999.0)
 
 
 def test_too_few_samples_say_nothing_about_etcd():

@@ -13,6 +13,7 @@ from walengine.fsync_bench.rows import (
     RING_LINKED,
     ZERO_FILLED,
 )
+from walengine.fsync_bench.suspicion import loses_direct_syncs
 
 CLEARLY_FASTER = 0.9  # of the other's latency: what differs by less is noise
 CLEARLY_MORE = 1.2  # times the other's commits/s
@@ -75,7 +76,9 @@ def _for_one(run: Run) -> Choice | None:
     if plain is None or plain.p50_us is None:
         return None
     linked = run.find(RING_LINKED, ZERO_FILLED)
-    direct = run.find(RING_DIRECT, ZERO_FILLED) or run.find(DIRECT_DSYNC, ZERO_FILLED)
+    direct = None
+    if not loses_direct_syncs(run.place):
+        direct = run.find(RING_DIRECT, ZERO_FILLED) or run.find(DIRECT_DSYNC, ZERO_FILLED)
     need = "one writer at a time"
     cached = min(_p50_us(plain), _p50_us(linked))
     if _p50_us(direct) <= cached * CLEARLY_FASTER:
@@ -99,10 +102,10 @@ def _for_many(run: Run) -> Choice | None:
         return None
     flying = run.find(RING_DIRECT, ZERO_FILLED, at_once=WRITERS)
     need = "many writers at once"
-    if flying is None:
+    if flying is None or loses_direct_syncs(run.place):
         why = f"{WRITERS} writers that share a sync make {_rate(group)}"
         if run.place.get("has_io_uring"):
-            return Choice(need, DEFAULT, f"{why}; direct writes in flight were not measured.")
+            return Choice(need, DEFAULT, f"{why}; direct writes in flight are not to be had.")
         return Choice(need, PWRITE, f"{why}; there is no io_uring.")
     compared = f"{WRITERS} direct writes in flight make {_rate(flying)}, {WRITERS} writers that "
     compared += f"share a sync {_rate(group)}"

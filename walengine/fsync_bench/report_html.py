@@ -19,7 +19,7 @@ from walengine.fsync_bench.report_table import (
 )
 from walengine.fsync_bench.results import RowResult, Run
 from walengine.fsync_bench.rows import SECTIONS
-from walengine.fsync_bench.verdict import Words
+from walengine.fsync_bench.verdict import SETTLE_FIRST, Words
 
 STYLE = """
 :root { --ink: #1d2430; --dim: #5c6675; --paper: #fff; --line: #dde2e9; --card: #f6f8fa;
@@ -138,7 +138,8 @@ def _text(column: int) -> str:
 def _advice(words: Words) -> str:
     if not words.choices:
         return "<p>Too little was measured to say.</p>"
-    return "".join(
+    doubt = f"<p>{escape(SETTLE_FIRST)}</p>" if words.suspicions else ""
+    return doubt + "".join(
         f"<p>For {escape(choice.need)}: <code>{escape(choice.config)}</code>. "
         f"{escape(choice.why)}</p><pre>{escape(choice.code)}</pre>"
         for choice in words.choices

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from walengine.fsync_bench.results import RowResult, Run
 from walengine.fsync_bench.rows import BULK, SECTIONS, size_text
-from walengine.fsync_bench.verdict import Words
+from walengine.fsync_bench.verdict import SETTLE_FIRST, Words
 
 COLUMNS = ("method", "file", "write", "at once", "count", "p50", "p90", "p99", "p99.9", "max",
            "commits/s", "MB/s", "")  # fmt: skip
@@ -155,6 +155,8 @@ def _advice(words: Words) -> list[RenderableType]:
     if not words.choices:
         return [title, _indented("Too little was measured to say.")]
     parts: list[RenderableType] = [title]
+    if words.suspicions:
+        parts.append(_indented(SETTLE_FIRST, "red"))
     for choice in words.choices:
         parts.append(_indented(f"For {choice.need}: {choice.config}"))
         parts.append(_indented(choice.why))

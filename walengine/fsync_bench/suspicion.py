@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from walengine.fsync_bench.results import TOO_FAST_US, RowResult, Run
-from walengine.fsync_bench.rows import FDATASYNC, NO_SYNC, ZERO_FILLED
+from walengine.fsync_bench.rows import FDATASYNC, NO_SYNC, RING_DIRECT, ZERO_FILLED
 
 SYNC_ADDS_MIN = 1.5  # a sync that costs less than half a write again did nothing
 TURN_US = 1000.0  # a disk that turns needs several times this to come round
@@ -25,11 +25,25 @@ def evidence(run: Run) -> list[str]:
         text = f"The filesystem is {place['filesystem']}: it lives in memory. A sync does nothing "
         return [f"{text}there, and nothing survives power loss."]
     found = [*_too_fast(run), *_adds_nothing(run)]
+    if loses_direct_syncs(place) and any(r.row.method == RING_DIRECT for r in run.results):
+        found.append(
+            "FUSE drops the sync of direct writes that come through io_uring (seen on Linux 6.18): "
+            f"the rows of {RING_DIRECT} are no durable writes here."
+        )
     if option := place.get("barriers_off"):
         found.append(f"It is mounted with {option}: a sync does not flush the device's cache.")
     for device in place.get("devices", ()):
         found += _device(device, place.get("devices", ()), _sync_us(run))
     return found
+
+
+def loses_direct_syncs(place: dict[str, Any]) -> bool:
+    """Return whether RWF_DSYNC of a write that completes later is lost on this filesystem.
+
+    FUSE asks its program for an fsync only where the write is finished when the call returns.
+    """
+    kind = place.get("filesystem") or ""
+    return kind == "fuse" or kind.startswith("fuse.")
 
 
 def _sync_us(run: Run) -> float | None:

@@ -23,7 +23,7 @@ from walengine.fsync_bench.rows import (
     RING_DIRECT,
     ZERO_FILLED,
 )
-from walengine.fsync_bench.suspicion import evidence
+from walengine.fsync_bench.suspicion import evidence, loses_direct_syncs
 
 ETCD_P99_US = 10_000.0
 ETCD_SOURCE = (
@@ -33,6 +33,7 @@ NO_EVIDENCE = (
     "Nothing measured here speaks against this disk's syncs. That is no proof that it keeps what "
     "it acknowledged: only a power cut shows that."
 )
+SETTLE_FIRST = "Its syncs are in doubt, see below: settle that before you choose."
 EVIDENCE = "This is evidence, not proof. Settle it before you trust a log to this disk."
 WRITERS = 16
 
@@ -77,12 +78,13 @@ class Words:
 
 def words_of(run: Run) -> Words:
     """Say what the figures of a run mean."""
+    suspicions = evidence(run)
     return Words(
         summary=_summary(run),
         choices=choices(run),
-        etcd=_etcd(run),
+        etcd=_etcd(run, in_doubt=bool(suspicions)),
         postgres=_postgres(run),
-        suspicions=evidence(run),
+        suspicions=suspicions,
         best=best_of(run),
     )
 
@@ -91,14 +93,15 @@ def words_of(run: Run) -> Words:
 
 
 def best_of(run: Run) -> list[str]:
-    """Return the keys of the best rows: a row that is too fast to be true is none."""
+    """Return the keys of the best rows: none that is too fast to be true, or no sync here."""
     found = []
+    lost = {NO_SYNC, RING_DIRECT} if loses_direct_syncs(run.place) else {NO_SYNC}
     for section in (ONE, MANY, BULK):
         rows = [
             result
             for result in run.results
             if result.row.section == section
-            and result.row.method != NO_SYNC
+            and result.row.method not in lost
             and result.p50_us is not None
             and not result.is_too_fast
             and result.problem is None
@@ -183,7 +186,7 @@ def _bulk(run: Run) -> list[str]:
 # ---- what others ask of a disk -------------------------------------------------------------------
 
 
-def _etcd(run: Run) -> str:
+def _etcd(run: Run, *, in_doubt: bool) -> str:
     rule = f"etcd asks that 99 of 100 syncs of its log take less than 10 ms ({ETCD_SOURCE})."
     result = run.find(FDATASYNC, FALLOCATED, ETCD_BYTES)
     if result is None or result.p99_us is None:
@@ -192,7 +195,8 @@ def _etcd(run: Run) -> str:
     text = f"{rule} Here a write of {ETCD_BYTES} bytes and its fdatasync took "
     text += f"{duration(result.p99_us)} (p99 of {result.commits:,})"
     if result.p99_us < ETCD_P99_US:
-        return f"{text}: within it, while nothing else used the disk."
+        doubt = ", if they are syncs at all" if in_doubt else ""
+        return f"{text}: within it, while nothing else used the disk{doubt}."
     return f"{text}: this disk is too slow for etcd."
 
 
