@@ -24,7 +24,6 @@ enum { ENTRIES_MIN = 8, BATCH = 32 };
 
 struct slot {
     uint64_t begun_ns;
-    uint64_t ended_ns;
     int pending;       /* entries that have not come back */
     int forced[2];     /* a test's: the answer of the write, of the sync, is this one */
     int32_t result[2]; /* and here it is */
@@ -38,7 +37,8 @@ struct ring_loop {
     int is_fixed;
     int has_files;
     int is_linked;
-    uint32_t in_flight;
+    uint32_t in_flight; /* slots */
+    uint32_t queued;    /* entries that the kernel has not been given yet */
     struct slot slots[WAL_BENCH_CONCURRENCY_MAX];
 };
 
@@ -79,6 +79,7 @@ static void misbehave(struct ring_loop *l, struct slot *slot, int which, struct 
 static struct uring_sqe *entry_for(struct ring_loop *l, uint32_t number, int which) {
     struct uring_sqe *sqe = l->ring.table->get_sqe(l->ring.state);
     if (sqe == NULL) return NULL;
+    l->queued++;
     *sqe = (struct uring_sqe){.user_data = number * 2U + (uint32_t)which};
     sqe->fd = l->has_files ? 0 : l->run->file;
     sqe->flags = l->has_files ? URING_SQE_FIXED_FILE : 0;
@@ -149,7 +150,6 @@ static void take(struct ring_loop *l, const struct uring_cqe *cqe, uint64_t now_
     }
     if (--slot->pending > 0) return;
     l->in_flight--;
-    slot->ended_ns = now_ns;
     if (atomic_load(&l->run->failed)) return;
     wal_bench_record(l->tally, slot->begun_ns, now_ns, (uint64_t)whole);
     begin(l, number);
@@ -165,12 +165,14 @@ static unsigned take_all(struct ring_loop *l) {
     return count;
 }
 
+/* Everything that is queued: the kernel may take less at a time, and would be waited for in vain. */
 static int submit(struct ring_loop *l) {
-    int result;
-    do {
-        result = l->ring.table->submit(l->ring.state);
-    } while (result == -EINTR || result == -EAGAIN || result == -EBUSY);
-    return result < 0 ? result : 0;
+    while (l->queued > 0) {
+        int result = l->ring.table->submit(l->ring.state);
+        if (result > 0) l->queued -= (uint32_t)result < l->queued ? (uint32_t)result : l->queued;
+        if (result < 0 && result != -EINTR && result != -EAGAIN && result != -EBUSY) return result;
+    }
+    return 0;
 }
 
 /* A lone pair is waited for as a whole: the thread is woken once for it. */

@@ -13,7 +13,7 @@ import time
 
 import pytest
 from made_figures import bench
-from needs import needs_filesystem, needs_package, needs_root, needs_tool
+from needs import needs_filesystem, needs_io_uring, needs_package, needs_root, needs_tool
 from places import disk, run, small_tmpfs
 from processes import cli, ends, output_of, start
 
@@ -76,6 +76,16 @@ def test_without_io_uring_the_rest_is_measured(tmp_path):
         'WalConfig(backend="pwrite")',
         "WalConfig(io=IoUringConfig(direct_io=True))",
     }
+
+
+@pytest.mark.parametrize("ring", ["builtin", "liburing"])
+def test_whose_ring_it_is_can_be_chosen(ring, tmp_path):
+    needs_io_uring()
+    if ring == "liburing":
+        needs_package("liburing")
+    report = bench(tmp_path, "--only", "io_uring", WALENGINE_RING=ring)
+    assert {row["ring"] for row in report["rows"]} == {ring}
+    assert all(row["commits"] > 0 for row in report["rows"])
 
 
 def test_an_ordinary_user_measures_too(memory_path):
@@ -276,6 +286,18 @@ def test_a_signal_ends_it_with_what_there_is(number, code, word, tmp_path):
     assert "What this disk can do" in output
     assert (tmp_path / "run.html").exists()
     assert list(place.iterdir()) == []
+
+
+def test_json_of_a_run_that_was_ended_says_so(tmp_path):
+    process, controller = begun(tmp_path, "--json")
+    process.send_signal(signal.SIGINT)
+    report = json.loads(process.stdout.read())
+    process.stdout.close()
+    assert process.wait(timeout=30) == 130
+    rest_of(controller)
+    assert report["complete"] is False
+    assert report["rows"][0]["method"] == "no sync"
+    assert len(report["rows"]) < len(rows_of(quick=False))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

@@ -101,9 +101,8 @@ class Bench:
                 problem.append(error)
             done.set()
 
-        thread = threading.Thread(target=work, name="walengine-bench", daemon=True)
         try:
-            thread.start()
+            _begin(work)
             self._wait(done, tick)
         except KeyboardInterrupt:
             native.stop()
@@ -131,6 +130,13 @@ class Bench:
         if problems:
             text = f"{self.directory}: nothing could be measured: {problems[0]}."
             raise WalOSError(text, path=str(self.directory), errno=errno.EIO)
+
+
+def _begin(work: Callable[[], None]) -> None:
+    try:
+        threading.Thread(target=work, name="walengine-bench", daemon=True).start()
+    except RuntimeError:  # no thread is to be had (RLIMIT_NPROC): rather a wait that nothing ends
+        work()
 
 
 def result_of(row: Row, measured: Measured) -> RowResult:
