@@ -185,3 +185,21 @@ int wal_bench_file_ready(struct wal_bench_run *run) {
     if (result == -EINVAL) result = -EOPNOTSUPP;
     return result < 0 ? wal_bench_fail(run, result, "setting O_DIRECT") : 0;
 }
+
+void wal_bench_file_close(struct wal_bench_run *run) {
+    if (run->file < 0) return;
+    /* Else its blocks are freed in the background, and the next row needs them. */
+    int result = ftruncate(run->file, 0);
+    (void)result;
+    (void)close(run->file);
+    run->file = -1;
+}
+
+void wal_bench_settle(struct wal_bench *bench) {
+#ifdef __linux__
+    (void)syncfs(bench->directory);
+#else
+    (void)bench;
+    sync();
+#endif
+}

@@ -165,7 +165,7 @@ static unsigned take_all(struct ring_loop *l) {
     return count;
 }
 
-/* Everything that is queued: the kernel may take less at a time, and would be waited for in vain. */
+/* All that is queued: the kernel may take less at a time, and would be waited for in vain. */
 static int submit(struct ring_loop *l) {
     while (l->queued > 0) {
         int result = l->ring.table->submit(l->ring.state);

@@ -93,6 +93,12 @@ int wal_bench_file_prepare(struct wal_bench_run *run, uint64_t bytes);
 /* Past the page cache from here on, where the method wants it. */
 int wal_bench_file_ready(struct wal_bench_run *run);
 
+/* Let the file and its blocks go. */
+void wal_bench_file_close(struct wal_bench_run *run);
+
+/* Have the filesystem finish what it has put off, the release of blocks included. */
+void wal_bench_settle(struct wal_bench *bench);
+
 /* Memory for writes, aligned for O_DIRECT, full of what no device can compress. */
 char *wal_bench_data(uint64_t seed, uint64_t bytes);
 

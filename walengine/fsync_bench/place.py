@@ -19,11 +19,12 @@ from walengine.errors import WalOSError
 
 FREE_BYTES_MIN = 32 << 20
 FILE_BYTES_MAX = 512 << 20
+FREE_SHARE = 4  # the blocks of the row before may still be on their way back
 BARRIERS_OFF = ("nobarrier", "volatile")
 
 
 def file_bytes_max(directory: Path) -> int:
-    """Return how large the bench's one file may become: half of what is free, within its limit.
+    """Return how large the bench's one file may become: a share of what is free, within its limit.
 
     Raises:
         WalOSError: The directory is not there, is none, cannot be written to, or has no room; one
@@ -52,7 +53,7 @@ def file_bytes_max(directory: Path) -> int:
     free = facts.f_bavail * facts.f_frsize
     if free < FREE_BYTES_MIN:
         raise full(directory, free)
-    return min(FILE_BYTES_MAX, free // 2)
+    return min(FILE_BYTES_MAX, free // FREE_SHARE)
 
 
 def full(directory: Path, free: int | None = None) -> WalOSError:
