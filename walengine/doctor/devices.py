@@ -101,9 +101,10 @@ def _name_by_source(source: str, roots: Roots) -> str | None:
     """Return the name of a device that is given by its path; its links are followed."""
     if not source.startswith("/dev/"):
         return None
-    for name in (source.removeprefix("/dev/"), os.path.basename(os.path.realpath(source))):  # noqa: PTH119
-        if (roots.sys / "class/block" / name.replace("/", "!")).exists():
-            return name.replace("/", "!")
+    for path in (Path(source), Path(os.path.realpath(source))):
+        name = str(path).removeprefix("/dev/").replace("/", "!")  # as /sys writes it: cciss!c0d0
+        if (roots.sys / "class/block" / name).exists():
+            return name
     mapped = source.removeprefix("/dev/mapper/")
     for file in sorted(roots.sys.glob("class/block/dm-*/dm/name")):
         if read_text(file) == mapped:
