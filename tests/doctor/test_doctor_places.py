@@ -19,7 +19,7 @@ from places import FILESYSTEMS, disk, small_tmpfs
 from processes import command
 from rings import needs_ring
 
-from walengine import PortableWalWriter, WalConfig, recover
+from walengine import IoUringConfig, PortableWalWriter, WalConfig, recover
 
 NOBODY = 65534
 MIB = 1 << 20
@@ -252,6 +252,30 @@ def test_a_filter_hides_io_uring_and_one_lets_only_registering_out(tmp_path):
     assert less.level("io_uring", "works") == "ok"
     assert less.level("io_uring", "fallbacks") == "warning"
     assert less.fact("writer", "backend", "registered_buffers") == 0
+
+
+def test_an_operation_is_missing(tmp_path):
+    needs_ring()
+    found = run(tmp_path, "_native_ring.lib.wal_ring_hide_op(3)")  # FSYNC
+    assert found.level("io_uring", "works") == found.level("io_uring", "kernel") == "warning"
+    assert "lacks an operation" in found.text("io_uring", "kernel")
+    assert found.fact("writer", "backend", "backend") == "pwrite"
+
+
+@pytest.mark.parametrize("backend", ["auto", "pwrite"])
+def test_a_writer_uses_what_the_doctor_said(tmp_path, monkeypatch, backend):
+    monkeypatch.setenv("WALENGINE_BACKEND", backend)
+    found = look(tmp_path)
+    direct = WalConfig(io=IoUringConfig(direct_io=True), segment_bytes=MIB)
+    with (
+        PortableWalWriter(tmp_path / "plain.log", WalConfig(segment_bytes=MIB)) as plain,
+        PortableWalWriter(tmp_path / "direct.log", direct) as past_the_cache,
+    ):
+        stats = plain.stats()
+        for name in ("backend", "ring", "ring_version", "registered_buffers"):
+            assert found.fact("writer", "backend", name) == getattr(stats, name)
+        possible = found.fact("writer", "backend", "direct_io_possible")
+        assert possible == past_the_cache.stats().direct_io
 
 
 def test_small_files_and_few(tmp_path):
