@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -146,6 +147,22 @@ def test_whoever_reads_stops_reading(tmp_path):
     result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (result.returncode, result.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [("pwrite", "write_error"), ("fdatasync", "sync_error"), ("fsync", "name_sync_error")],
+)
+def test_what_the_disk_refuses_is_kept(tmp_path, monkeypatch, call, field):
+    def refuse(*_arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, call, refuse)
+    trial = attempt(tmp_path, 0)
+    steps = ("write_error", "sync_error", "name_sync_error")
+    assert [name for name in steps if getattr(trial, name)] == [field]
+    assert getattr(trial, field).errno == errno.EIO
+    assert listing(tmp_path) == []
 
 
 # ---- logs ----------------------------------------------------------------------------------------
