@@ -31,7 +31,7 @@ PYTHON_FILES := setup.py walengine tests bench examples
 
 SUITES := $(patsubst tests/c/test_%.c,%,$(C_TESTS))
 # The suites that `make tsan` runs: those with threads.
-TSAN_SUITES ?= $(filter crc32c threads lifecycle requests request_faults ring ring_threads,$(SUITES))
+TSAN_SUITES ?= $(filter crc32c threads lifecycle requests request_faults ring ring_threads bench,$(SUITES))
 
 WARNINGS := -Wall -Wextra -Wconversion -Werror
 C_FLAGS := -std=gnu11 -g -fno-wrapv -DWALENGINE_MUTANTS $(WARNINGS) -pthread -Icsrc -Itests/c
@@ -225,6 +225,11 @@ build/bench/limit: bench/limit.c csrc/crc32c.c $(HEADERS) Makefile
 	@mkdir -p $(@D)
 	@echo "  CC $@"
 	@$(CC) -std=gnu11 -O2 $(WARNINGS) -pthread -Icsrc bench/limit.c csrc/crc32c.c -o $@
+
+# Needs chromium (apt-get install chromium), which no test does; look at what it drew.
+.PHONY: screenshots
+screenshots: .venv-test/core ## Draw the pictures in docs/img anew, from what commands print here
+	.venv-test/bin/python bench/screenshots.py
 
 # ---- package -------------------------------------------------------------------------------------
 

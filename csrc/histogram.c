@@ -25,8 +25,7 @@ static uint32_t bucket_of(uint64_t value) {
     return (shift + 1) * SUB_BUCKETS + sub_bucket;
 }
 
-/* The largest value of a bucket. */
-static uint64_t bucket_upper(uint32_t bucket) {
+uint64_t wal_histogram_upper(uint32_t bucket) {
     assert(bucket < WAL_HISTOGRAM_BUCKETS);
     if (bucket < SUB_BUCKETS) return bucket;
     uint32_t shift = bucket / SUB_BUCKETS - 1;
@@ -45,7 +44,7 @@ static double percentile_us(const struct wal_histogram *histogram, uint64_t per_
     for (uint32_t bucket = 0; bucket < WAL_HISTOGRAM_BUCKETS; bucket++) {
         seen += histogram->buckets[bucket];
         if (seen < rank) continue;
-        uint64_t upper = bucket_upper(bucket);
+        uint64_t upper = wal_histogram_upper(bucket);
         return (double)(upper < histogram->max_ns ? upper : histogram->max_ns) / 1000.0;
     }
     return (double)histogram->max_ns / 1000.0;
@@ -55,6 +54,12 @@ void wal_histogram_record(struct wal_histogram *histogram, uint64_t latency_ns) 
     histogram->count++;
     histogram->buckets[bucket_of(latency_ns)]++;
     if (latency_ns > histogram->max_ns) histogram->max_ns = latency_ns;
+}
+
+void wal_histogram_add(struct wal_histogram *histogram, const struct wal_histogram *more) {
+    histogram->count += more->count;
+    for (uint32_t i = 0; i < WAL_HISTOGRAM_BUCKETS; i++) histogram->buckets[i] += more->buckets[i];
+    if (more->max_ns > histogram->max_ns) histogram->max_ns = more->max_ns;
 }
 
 void wal_histogram_summary(const struct wal_histogram *histogram, wal_latency *latency) {

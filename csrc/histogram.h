@@ -19,6 +19,8 @@ struct wal_histogram {
 };
 
 void wal_histogram_record(struct wal_histogram *histogram, uint64_t latency_ns);
+void wal_histogram_add(struct wal_histogram *histogram, const struct wal_histogram *more);
+uint64_t wal_histogram_upper(uint32_t bucket); /* the largest value of a bucket */
 void wal_histogram_summary(const struct wal_histogram *histogram, wal_latency *latency);
 
 #endif

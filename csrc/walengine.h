@@ -387,6 +387,79 @@ int wal_ring_probe(const wal_ring_options *options, wal_backend_info *info, wal_
 /* Tests: the addresses in a provider's table; returns how many there are. */
 uint64_t wal_ring_functions(uint32_t provider, uintptr_t *addresses, uint64_t max);
 
+/* ---- measuring a disk (walengine bench fsync) ------------------------------------------------ */
+
+/* How a small write is made durable. */
+enum wal_bench_method {
+    WAL_BENCH_WRITE = 0,        /* pwrite and no sync: what the others come on top of */
+    WAL_BENCH_FDATASYNC = 1,    /* pwrite, fdatasync */
+    WAL_BENCH_FSYNC = 2,        /* pwrite, fsync */
+    WAL_BENCH_DSYNC = 3,        /* pwrite to a file opened with O_DSYNC */
+    WAL_BENCH_DIRECT_DSYNC = 4, /* the same with O_DIRECT */
+    WAL_BENCH_RWF_DSYNC = 5,    /* pwritev2 with RWF_DSYNC */
+    WAL_BENCH_RING_LINKED = 6,  /* io_uring: a write linked to an fdatasync */
+    WAL_BENCH_RING_DIRECT = 7,  /* io_uring: O_DIRECT writes with RWF_DSYNC */
+};
+
+/* What the file is like where it is written. */
+enum wal_bench_state {
+    WAL_BENCH_GROWING = 0,     /* its end: each write makes the file longer */
+    WAL_BENCH_FALLOCATED = 1,  /* allocated, never written */
+    WAL_BENCH_ZERO_FILLED = 2, /* zeros that were written and synced */
+    WAL_BENCH_RECYCLED = 3,    /* other data that was written and synced */
+};
+
+enum { WAL_BENCH_CONCURRENCY_MAX = 64, WAL_BENCH_BUCKETS = 1920 };
+
+/* One row: what is written, and how. Zero is no default; a field out of its range is INVALID. */
+typedef struct wal_bench_row {
+    uint32_t method;
+    uint32_t state;
+    uint32_t write_bytes; /* 1 to 16 MiB; past the page cache a multiple of 4096 */
+    uint32_t concurrency; /* threads; on a ring writes in flight. Up to WAL_BENCH_CONCURRENCY_MAX */
+    uint32_t group;       /* FDATASYNC, FSYNC: 1: one sync serves all threads that wait */
+    uint32_t provider;    /* enum wal_ring_provider, for the methods with a ring */
+    uint64_t duration_us; /* no write begins later */
+    uint64_t file_bytes_max; /* the row ends early where its file would grow past this */
+} wal_bench_row;
+
+/* A commit is one write made durable; its latency is from the write's begin to the sync's end. */
+typedef struct wal_bench_result {
+    uint64_t commits;
+    uint64_t syncs; /* fdatasync, fsync, or writes that sync themselves */
+    uint64_t warm_up_commits;
+    uint64_t warm_up_syncs;
+    uint64_t preparation_syncs;
+    uint64_t bytes;
+    uint64_t elapsed_ns; /* from the first commit's begin to the last one's end */
+    uint32_t stopped;    /* 1: by wal_bench_stop */
+    uint32_t unnamed;    /* 1: the file never had a name (O_TMPFILE) */
+    uint32_t provider;   /* LIBURING or BUILTIN; AUTO: there was no ring */
+    uint32_t registered; /* 1: the ring's memory was registered */
+    wal_latency latency;
+    uint64_t buckets[1920]; /* commits by latency; wal_bench_bucket_us says how long */
+} wal_bench_result;
+
+typedef struct wal_bench wal_bench;
+
+/* Measure in this directory. Nothing is made in it before the first row. */
+int wal_bench_open(const char *directory, wal_bench **bench, wal_error *error);
+
+/*
+ * Make a file for the row, bring it into its state, warm up, measure, and let the file go: it has
+ * no name once it is open. One row at a time. -EOPNOTSUPP: this filesystem cannot do the row;
+ * WAL_E_NO_IO_URING: there is no ring. On any failure *result says what was measured before it.
+ */
+int wal_bench_run(wal_bench *bench, const wal_bench_row *row, wal_bench_result *result,
+                  wal_error *error);
+
+/* End the row that is under way, from any thread: no further write begins. No row begins after. */
+void wal_bench_stop(wal_bench *bench);
+void wal_bench_close(wal_bench *bench);
+
+/* The longest latency in a bucket, in microseconds. */
+double wal_bench_bucket_us(uint32_t bucket);
+
 /* ---- odds and ends --------------------------------------------------------------------------- */
 
 /* CRC32C (Castagnoli) of bytes, continuing from crc (0 to begin). */

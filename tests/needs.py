@@ -72,6 +72,12 @@ def needs_filesystem(name: str) -> None:
         pytest.skip(f"needs a kernel with {name}")
 
 
+def needs_io_uring() -> None:
+    status = io_uring_status()
+    if not status.available:
+        pytest.skip(f"needs io_uring: {status.reason}")
+
+
 def needs_engine(engine: Engine) -> None:
     """Skip unless its ring can be had; the environment asks for it already."""
     if engine.ring is None:

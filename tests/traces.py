@@ -15,7 +15,7 @@ TESTS = Path(__file__).resolve().parent
 
 MARK = "getppid"  # os.getppid() in the program marks a place in the trace
 
-_LINE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+|\?)(?:<.*>)?(?: .*)?$")
+_LINE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+|\?)(?:<.*>)?(?:\(deleted\))?(?: .*)?$")
 _UNFINISHED = re.compile(r"^(\d+) +(\w+)\((.*?) *<unfinished \.\.\.>$")
 _RESUMED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)$")
 

@@ -109,6 +109,25 @@ static void percentiles_of_random_values(void) {
     COUNT("random_distributions", rounds);
 }
 
+/* Two histograms added are the histogram of both; and a value's bucket ends at it or above it. */
+static void histograms_add_up(void) {
+    static struct wal_histogram parts[2], whole;
+    uint64_t state = 11;
+    memset(parts, 0, sizeof parts);
+    memset(&whole, 0, sizeof whole);
+    for (int i = 0; i < 1000; i++) {
+        uint64_t value = check_random(&state) >> (20 + check_below(&state, 40));
+        wal_histogram_record(&parts[i % 2], value);
+        wal_histogram_record(&whole, value);
+    }
+    wal_histogram_add(&parts[0], &parts[1]);
+    CHECK_BYTES(&parts[0], &whole, sizeof whole);
+    for (uint32_t i = 1; i < WAL_HISTOGRAM_BUCKETS; i++) {
+        CHECK(wal_histogram_upper(i) > wal_histogram_upper(i - 1));
+    }
+    CHECK_EQ_U64(wal_histogram_upper(WAL_HISTOGRAM_BUCKETS - 1), UINT64_MAX);
+}
+
 int main(void) {
     RUN(nothing_recorded);
     RUN(one_value);
@@ -116,5 +135,6 @@ int main(void) {
     RUN(buckets_are_in_order);
     RUN(small_counts);
     RUN(percentiles_of_random_values);
+    RUN(histograms_add_up);
     return check_end();
 }

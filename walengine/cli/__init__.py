@@ -3,7 +3,7 @@
 import click
 
 from walengine import __version__
-from walengine.cli import demo, log, records
+from walengine.cli import bench, demo, doctor, log, records
 from walengine.cli._run import EXIT_CODES, Commands, run
 
 __all__ = ["main"]
@@ -19,7 +19,13 @@ def cli() -> None:
     """Append to, read, check and trim write-ahead logs."""
 
 
-for _command in (*records.COMMANDS, *log.COMMANDS, *demo.COMMANDS):
+for _command in (
+    *records.COMMANDS,
+    *log.COMMANDS,
+    *doctor.COMMANDS,
+    *bench.COMMANDS,
+    *demo.COMMANDS,
+):
     cli.add_command(_command)
 
 

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -26,14 +26,15 @@ PROGRESS_AFTER_SECONDS = 1.0
 Advance = Callable[[float], None]
 
 
-def _not_empty(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def not_empty(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """Refuse an empty path (a callback of an argument)."""
     if not value:
         raise click.BadParameter("the path is empty")
     return value
 
 
 # Not readable=True: whether a log can be read is for the log to say, and no mistake in the usage.
-log_argument = click.argument("log", type=click.Path(readable=False), callback=_not_empty)
+log_argument = click.argument("log", type=click.Path(readable=False), callback=not_empty)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
 )
@@ -49,7 +50,7 @@ def print_facts(title: str, facts: dict[str, Any]) -> None:
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in facts.items():
         table.add_row(words(name), cell(value))
-    _print(table)
+    print_renderable(table)
 
 
 def print_rows(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -59,7 +60,7 @@ def print_rows(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*map(cell, row))
-    _print(table)
+    print_renderable(table)
 
 
 def words(name: str) -> str:
@@ -84,7 +85,8 @@ def cell(value: Any) -> str:
     return text or "-"
 
 
-def _print(table: Table) -> None:
+def print_renderable(what: RenderableType) -> None:
+    """Print what rich can draw."""
     # In a pipe a table is as wide as it needs to be: who reads it there cuts columns.
     terminal = standard_output().isatty()
     text = StringIO()  # given standard output itself, rich would end the process on a broken pipe
@@ -95,7 +97,7 @@ def _print(table: Table) -> None:
         highlight=False,
         width=None if terminal else 200,
     )
-    console.print(table)
+    console.print(what)
     write_output(text.getvalue())
 
 

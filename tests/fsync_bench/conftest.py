@@ -1,0 +1,3 @@
+"""Where these suites measure."""
+
+from places import memory_path  # noqa: F401 (a fixture)

@@ -1,0 +1,80 @@
+"""The mount that a path lies on, from mountinfo."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from walengine.doctor.roots import Roots, read_text
+
+FIELDS_MIN = 10
+MEMORY = frozenset(("tmpfs", "ramfs", "devtmpfs"))
+NETWORK_REFUSED = frozenset(("nfs", "nfs4", "cifs", "smb3", "smbfs"))  # as the C core refuses them
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of mountinfo.
+
+    Attributes:
+        point: Where it is mounted.
+        kind: Type of the filesystem, such as "ext4" or "fuse.sshfs".
+        source: What is mounted: a device's path, a share, or a name without meaning.
+        device: "major:minor"; the major is 0 where no one block device is behind it.
+        options: Of the mount and of the filesystem, without repetitions.
+    """
+
+    point: str
+    kind: str
+    source: str
+    device: str
+    options: tuple[str, ...]
+
+    def has(self, *names: str) -> str | None:
+        """Return the first option that is one of names, with or without a value."""
+        for option in self.options:
+            if option in names or option.partition("=")[0] in names:
+                return option
+        return None
+
+    def value(self, name: str) -> str | None:
+        """Return the value of an option name=value."""
+        for option in self.options:
+            key, _, value = option.partition("=")
+            if key == name:
+                return value
+        return None
+
+
+def mount_of(path: Path | str, roots: Roots) -> Mount | None:
+    """Return the mount that path lies on, or None where the machine does not tell."""
+    real = os.path.realpath(path)
+    best: Mount | None = None
+    for mount in _mounts(roots):
+        # Of two mounts on one point the later one lies above.
+        if _is_below(real, mount.point) and (best is None or len(mount.point) >= len(best.point)):
+            best = mount
+    return best
+
+
+def _is_below(path: str, point: str) -> bool:
+    return point in {"/", path} or path.startswith(point + "/")
+
+
+def _mounts(roots: Roots) -> Iterator[Mount]:
+    """Yield the lines: id parent major:minor root point options optional... - type source super."""
+    for line in (read_text(roots.proc / "self/mountinfo") or "").splitlines():
+        fields = line.split(" ")
+        if len(fields) < FIELDS_MIN or "-" not in fields:
+            continue
+        kind, source, *super_options = fields[fields.index("-") + 1 :]
+        options = dict.fromkeys(",".join([fields[5], *super_options[:1]]).split(","))
+        yield Mount(_plain(fields[4]), kind, _plain(source), fields[2], tuple(options))
+
+
+def _plain(text: str) -> str:
+    r"""Undo mountinfo's escapes: \040 for a blank."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
