@@ -217,6 +217,26 @@ build/lint/%.o: %.c Makefile
 bench-core: .venv-test/core build/bench/limit ## Measure the log beside the plain C loop of the same I/O
 	.venv-test/bin/python bench/core.py $(BENCH_ARGUMENTS)
 
+# With --store the results are kept in bench/results; see bench/README.md for the rest.
+COMPARE = .venv-bench/bin/python bench/compare.py
+
+.PHONY: bench
+bench: .venv-bench/core build/bench/limit ## Compare the log with its peers (about 10 minutes)
+	$(COMPARE) compare $(BENCH_ARGUMENTS)
+
+.PHONY: bench-quick
+bench-quick: .venv-bench/core build/bench/limit ## The essential rows of make bench (2 minutes)
+	$(COMPARE) quick $(BENCH_ARGUMENTS)
+
+.venv-bench/environment: pyproject.toml
+	$(call make-environment,.venv-bench)
+	.venv-bench/bin/python -m pip install --quiet --group bench
+	@touch $@
+
+.venv-bench/core: .venv-bench/environment setup.py walengine/_cffi_build.py $(CORE) $(HEADERS)
+	.venv-bench/bin/python -m pip install --quiet --no-build-isolation --editable '.[liburing]'
+	@touch $@
+
 build/bench/limit: bench/limit.c csrc/crc32c.c $(HEADERS) Makefile
 	@mkdir -p $(@D)
 	@echo "  CC $@"
@@ -234,7 +254,7 @@ wheel: .venv-test/environment ## Build the wheel, from the source archive, into 
 
 .PHONY: clean
 clean: ## Remove everything that can be made again
-	rm -rf build dist *.egg-info .venv .venv-test .venv-lint
+	rm -rf build dist *.egg-info .venv .venv-test .venv-lint .venv-bench
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -f walengine/_core.c walengine/_core*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,6 +22,7 @@ def describe(directory: Path, command: str, crc: dict[str, Any]) -> dict[str, An
         "machine": f"{_processor()}, {os.cpu_count()} processors, {platform.machine()}",
         "kernel": f"{platform.system()} {platform.release()}",
         "filesystem": filesystem_of(directory),
+        "device": _device(directory),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "walengine": walengine.__version__,
         "commit": _commit(),
@@ -48,6 +49,22 @@ def filesystem_of(directory: Path) -> str:
         if inside and len(point) >= len(best):
             best, kind = point, right.split()[0]
     return kind
+
+
+def _device(directory: Path) -> str:
+    """Return what the kernel says of the disk: without a write cache a sync is another thing."""
+    number = directory.stat().st_dev
+    place = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
+    queue = place / "queue" if (place / "queue").exists() else place.parent / "queue"
+    if not queue.exists():
+        return "unknown"
+
+    def read(name: str) -> str:
+        file = queue / name
+        return file.read_text(encoding="ascii").strip() if file.exists() else "unknown"
+
+    rotates = {"0": "not rotating", "1": "rotating"}.get(read("rotational"), "unknown")
+    return f"{queue.parent.name}, {rotates}, cache {read('write_cache')}, FUA {read('fua')}"
 
 
 def _processor() -> str:
