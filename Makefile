@@ -228,6 +228,24 @@ bench: .venv-bench/core build/bench/limit ## Compare the log with its peers (abo
 bench-quick: .venv-bench/core build/bench/limit ## The essential rows of make bench (2 minutes)
 	$(COMPARE) quick $(BENCH_ARGUMENTS)
 
+.PHONY: bench-large
+bench-large: .venv-bench/core build/bench/limit ## Open and grow a log of 10 GB (30 GB free)
+	$(COMPARE) large $(BENCH_ARGUMENTS)
+
+.PHONY: bench-peers-rust
+bench-peers-rust: .venv-bench/core build/bench/limit ## Compare the log with Rust's; needs cargo
+	@command -v cargo > /dev/null || { echo "bench-peers-rust: skipped, there is no cargo"; exit 0; }; \
+	cargo build --release --locked --manifest-path bench/peers/rust/Cargo.toml \
+	    --target-dir build/bench/peers/rust && \
+	$(COMPARE) rust $(BENCH_ARGUMENTS)
+
+.PHONY: bench-peers-go
+bench-peers-go: .venv-bench/core build/bench/limit ## Compare the log with Go's; needs go
+	@command -v go > /dev/null || { echo "bench-peers-go: skipped, there is no go"; exit 0; }; \
+	mkdir -p build/bench/peers/go && \
+	go build -C bench/peers/go -mod=readonly -o $(CURDIR)/build/bench/peers/go/peers . && \
+	$(COMPARE) go $(BENCH_ARGUMENTS)
+
 .venv-bench/environment: pyproject.toml
 	$(call make-environment,.venv-bench)
 	.venv-bench/bin/python -m pip install --quiet --group bench
