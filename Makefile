@@ -232,6 +232,10 @@ bench-quick: .venv-bench/core build/bench/limit ## The essential rows of make be
 bench-large: .venv-bench/core build/bench/limit ## Open and grow a log of 10 GB (30 GB free)
 	$(COMPARE) large $(BENCH_ARGUMENTS)
 
+.PHONY: bench-proof
+bench-proof: .venv-bench/core ## Count every contender's syncs under strace, and the disk's flushes
+	.venv-bench/bin/python bench/proof.py $(BENCH_ARGUMENTS)
+
 .PHONY: bench-peers-rust
 bench-peers-rust: .venv-bench/core build/bench/limit ## Compare the log with Rust's; needs cargo
 	@command -v cargo > /dev/null || { echo "bench-peers-rust: skipped, there is no cargo"; exit 0; }; \

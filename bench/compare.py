@@ -140,9 +140,14 @@ def crc_calibration() -> dict[str, Any]:
     return answer
 
 
-def interrupted(number: int, _frame: object) -> None:
-    """Leave through the finally blocks, which remove the files."""
-    raise SystemExit(128 + number)
+def interrupted_as_exit() -> None:
+    """Let SIGTERM leave through the finally blocks, which remove the files."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGHUP, leave)
 
 
 def main() -> int:
@@ -159,7 +164,7 @@ def main() -> int:
         if not needed.exists():
             print(f"{needed} is not built: run make bench-peers-{options.kind}", file=sys.stderr)
             return 1
-    signal.signal(signal.SIGTERM, interrupted)
+    interrupted_as_exit()
     try:
         results = measure(options)
     except KeyboardInterrupt:

@@ -16,8 +16,11 @@ import walengine
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def describe(directory: Path, command: str, crc: dict[str, Any]) -> dict[str, Any]:
-    """Return the facts that are printed above every table."""
+def describe(directory: Path, command: str, crc: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the facts that are printed above every table; crc: what ``limit crc`` printed."""
+    calibration = {}
+    if crc is not None:
+        calibration["c_copy_and_crc"] = f"{crc['ns']:.1f} ns for 256 B ({crc['crc32c']})"
     return {
         "machine": f"{_processor()}, {os.cpu_count()} processors, {platform.machine()}",
         "kernel": f"{platform.system()} {platform.release()}",
@@ -28,7 +31,7 @@ def describe(directory: Path, command: str, crc: dict[str, Any]) -> dict[str, An
         "commit": _commit(),
         "packages": ", ".join(f"{name} {version(name)}" for name in ("cffi", "crc32c")),
         "switch_interval": f"{sys.getswitchinterval() * 1000:g} ms",
-        "c_copy_and_crc": f"{crc['ns']:.1f} ns for 256 B ({crc['crc32c']})",
+        **calibration,
         "command": command,
         "processors_used": ", ".join(map(str, sorted(os.sched_getaffinity(0)))),
         "load_before": os.getloadavg()[0],
@@ -51,20 +54,29 @@ def filesystem_of(directory: Path) -> str:
     return kind
 
 
-def _device(directory: Path) -> str:
-    """Return what the kernel says of the disk: without a write cache a sync is another thing."""
+def block_device(directory: Path) -> Path | None:
+    """Return where the kernel tells of the disk that a directory is on; None: it is on none."""
     number = directory.stat().st_dev
     place = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
-    queue = place / "queue" if (place / "queue").exists() else place.parent / "queue"
-    if not queue.exists():
+    for device in (place, place.parent):  # a partition has no queue of its own
+        if (device / "queue").exists():
+            return device
+    return None
+
+
+def _device(directory: Path) -> str:
+    """Return what the kernel says of the disk: without a write cache a sync is another thing."""
+    device = block_device(directory)
+    if device is None:
         return "unknown"
+    queue = device / "queue"
 
     def read(name: str) -> str:
         file = queue / name
         return file.read_text(encoding="ascii").strip() if file.exists() else "unknown"
 
     rotates = {"0": "not rotating", "1": "rotating"}.get(read("rotational"), "unknown")
-    return f"{queue.parent.name}, {rotates}, cache {read('write_cache')}, FUA {read('fua')}"
+    return f"{device.name}, {rotates}, cache {read('write_cache')}, FUA {read('fua')}"
 
 
 def _processor() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import select
 import shutil
 import subprocess
@@ -31,6 +30,7 @@ LIMIT = "C limit"
 FIO = "fio"
 
 ANSWER_SECONDS_MAX = 600
+ENDING_SECONDS_MAX = 30
 QUIET_SECONDS = 0.06
 QUIET_SECONDS_MAX = 5.0
 
@@ -129,6 +129,12 @@ class Player:
             self.ask("close")
         except (CannotRunError, PlayerFailedError) as error:
             print(f"{self.name}: close: {error}", file=sys.stderr)
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+            try:
+                self._process.wait(ENDING_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                print(f"{self.name} does not end, and is killed", file=sys.stderr)
         self.kill()
 
     def kill(self) -> None:
@@ -136,7 +142,10 @@ class Player:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.communicate()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    pipe.close()
+            process.wait()
 
     def give_up(self) -> None:
         """End it for good."""

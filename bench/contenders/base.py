@@ -54,7 +54,7 @@ class Contender(Named, ABC):
         """Return what one more thread is to call; the default is ``put``."""
         return self.put
 
-    def put_many(self, records: Sequence[bytes]) -> None:
+    def put_many(self, records: Sequence[bytes]) -> None:  # noqa: ARG002
         """Make all of them durable together.
 
         Raises:
@@ -77,7 +77,7 @@ class Contender(Named, ABC):
         """
         raise CannotRunError(f"{self.name} cannot be read from the first record to the last")
 
-    def trim(self) -> None:  # noqa: B027 (most keep what they have)
+    def trim(self) -> None:
         """Drop what is there, if that is cheap: so that a long run needs no full disk."""
 
     def count_of(self, what: str) -> int | None:  # noqa: ARG002 (most count nothing)

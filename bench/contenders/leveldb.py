@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import plyvel
+
 from contenders.base import Contender
 
 WRITE_BUFFER_BYTES = 64 << 20

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lmdb
+
 from contenders.base import Contender
 
 MAP_BYTES = 32 << 30

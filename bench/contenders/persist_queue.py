@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from contenders.base import Contender
 from persistqueue import SQLiteQueue
+
+from contenders.base import Contender
 
 
 class PersistQueue(Contender):

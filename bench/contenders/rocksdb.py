@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from contenders.base import Contender
 from rocksdict import DBCompressionType, Options, Rdict, WriteBatch, WriteOptions
+
+from contenders.base import Contender
 
 RECYCLED_LOGS = 4
 

@@ -62,7 +62,7 @@ class Sqlite(Contender):
     def put_many(self, records: Sequence[bytes]) -> None:
         """Insert in one transaction."""
         self._main.execute("BEGIN IMMEDIATE")
-        self._main.executemany(INSERT, zip(records))  # noqa: B905 (rows of one column)
+        self._main.executemany(INSERT, zip(records))
         self._main.execute("COMMIT")
 
     def scan(self) -> int:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from contenders.base import RECORD, CannotRunError, Contender
-
 import walengine
+from contenders.base import RECORD, CannotRunError, Contender
 from walengine import IoUringConfig, PortableWalWriter, WalConfig, replay, verify
 
 
@@ -130,5 +129,3 @@ class WalenginePwrite(Walengine):
 
     name = "walengine pwrite"
     config = WalConfig(backend="pwrite")
-
-

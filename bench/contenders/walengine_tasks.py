@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import walengine
 from contenders.base import AsyncContender
 from contenders.walengine_log import require
-
-import walengine
 
 
 class WalengineTasks(AsyncContender):
