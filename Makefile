@@ -236,6 +236,21 @@ bench-large: .venv-bench/core build/bench/limit ## Open and grow a log of 10 GB 
 bench-proof: .venv-bench/core ## Count every contender's syncs under strace, and the disk's flushes
 	.venv-bench/bin/python bench/proof.py $(BENCH_ARGUMENTS)
 
+.PHONY: bench-report
+bench-report: .venv-bench/environment ## Draw the stored results and write them into bench/README.md
+	.venv-bench/bin/python bench/plots.py
+	.venv-bench/bin/python bench/readme.py
+
+# A step that fails is seen, and does not keep the others from running.
+.PHONY: bench-results
+bench-results: ## Run every comparison on a quiet machine, store it, write bench/README.md
+	-$(MAKE) --no-print-directory bench-proof BENCH_ARGUMENTS="$(BENCH_ARGUMENTS) --store"
+	-$(MAKE) --no-print-directory bench BENCH_ARGUMENTS="$(BENCH_ARGUMENTS) --store"
+	-$(MAKE) --no-print-directory bench-peers-rust BENCH_ARGUMENTS="$(BENCH_ARGUMENTS) --store"
+	-$(MAKE) --no-print-directory bench-peers-go BENCH_ARGUMENTS="$(BENCH_ARGUMENTS) --store"
+	-$(MAKE) --no-print-directory bench-large BENCH_ARGUMENTS="$(BENCH_ARGUMENTS) --store"
+	$(MAKE) --no-print-directory bench-report
+
 .PHONY: bench-peers-rust
 bench-peers-rust: .venv-bench/core build/bench/limit ## Compare the log with Rust's; needs cargo
 	@command -v cargo > /dev/null || { echo "bench-peers-rust: skipped, there is no cargo"; exit 0; }; \

@@ -131,6 +131,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def stored_ratios(kind: str) -> list[dict[str, Any]]:
+    """Return what to compare with: a run of the same kind, or the ratios of make bench."""
+    for name in (kind, "compare"):
+        if (stored := RESULTS / f"{name}.json").exists():
+            ratios_then: list[dict[str, Any]] = json.loads(stored.read_text())["ratios"]
+            return ratios_then
+    return []
+
+
 def crc_calibration() -> dict[str, Any]:
     """Return what copying a record and computing its CRC costs in C."""
     done = subprocess.run(
@@ -171,8 +180,7 @@ def main() -> int:
         print("interrupted; every file is removed", file=sys.stderr)
         return 130
     stored = RESULTS / f"{options.kind}.json"
-    before = json.loads(stored.read_text()) if stored.exists() else {"ratios": []}
-    print_report(results, regressions(results["ratios"], before["ratios"]))
+    print_report(results, regressions(results["ratios"], stored_ratios(options.kind)))
     written = stored if options.store else options.json or BUILT / f"{options.kind}.json"
     written.parent.mkdir(parents=True, exist_ok=True)
     written.write_text(json.dumps(results, indent=1) + "\n")

@@ -100,5 +100,6 @@ def _commit() -> str:
         )
         return done.stdout.strip()
 
-    changed = run("status", "--porcelain", "--", "csrc", "walengine", "bench")
+    measured = ("csrc", "walengine", "bench", ":!bench/results", ":!bench/README.md")
+    changed = run("status", "--porcelain", "--", *measured)
     return run("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")

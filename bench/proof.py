@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from compare import GO, RUST, interrupted_as_exit
+from compare import BUILT, GO, RESULTS, RUST, interrupted_as_exit
 from comparisons import PEERS
 from contenders import CONTENDERS
 from groups import remove
@@ -32,7 +32,6 @@ from machine import block_device, describe
 from players import LIMIT, NATIVE, Player, PlayerFailedError
 from report import print_table
 
-ROOT = Path(__file__).resolve().parent.parent
 TRACED = "fsync,fdatasync,msync,pwritev2"
 SYNC = re.compile(r"(?:fsync|fdatasync)\(|msync\(.*MS_SYNC|pwritev2\(.*RWF_DSYNC")
 RETURNED = re.compile(r"= \d+$")
@@ -160,7 +159,8 @@ def main() -> int:
     """Prove, print, write JSON; fail if a contender does not sync every put."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dir", type=Path, default=Path.cwd(), help="a directory on the disk")
-    parser.add_argument("--json", type=Path, default=ROOT / "build" / "bench" / "proof.json")
+    parser.add_argument("--json", type=Path, help="default: build/bench/proof.json")
+    parser.add_argument("--store", action="store_true", help="keep it in bench/results")
     parser.add_argument("--puts", type=int, default=PUTS)
     options = parser.parse_args()
     if shutil.which("strace") is None:
@@ -180,10 +180,11 @@ def main() -> int:
                 print(f"{name}: left out: {error}")
     print_table([["contender", *COLUMNS, "syncs every put"], *map(cells, rows)])
     facts = describe(options.dir, shlex.join(["python", *sys.argv]))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps({"setting": facts, "rows": rows}, indent=1) + "\n")
+    written = RESULTS / "proof.json" if options.store else options.json or BUILT / "proof.json"
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(json.dumps({"setting": facts, "rows": rows}, indent=1) + "\n")
     print(f"the C loops ({LIMIT}) and fio are not traced: bench/limit.c is short enough to read")
-    print(f"written: {options.json}")
+    print(f"written: {written}")
     return int(not all(row["syncs_every_put"] for row in rows))
 
 

@@ -214,7 +214,7 @@ def _growth(rows: Rows) -> list[Ratio]:
     resident = [size / 2**20 for size in mine["memory_bytes"]]
     gigabytes = mine["store_bytes"][-1] / 1e9
     return [
-        Ratio(f"a put's p50 at {gigabytes:g} GB by the first quarter's", values, None, False),
+        Ratio(f"a put's p50 at {gigabytes:g} GB by the first quarter's", values, 1.25, False),
         Ratio("resident memory, interpreter included", resident, 68.0, False, unit="MiB"),
     ]
 

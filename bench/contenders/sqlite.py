@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -17,8 +17,9 @@ class Sqlite(Contender):
 
     Options: ``journal_mode=WAL`` and ``synchronous=FULL``, with which the WAL is synced by every
     commit (https://sqlite.org/pragma.html#pragma_synchronous; NORMAL would sync at checkpoints
-    only). One connection for each thread (https://sqlite.org/wal.html: one writer at a time; the
-    others wait, here for as long as it takes). Automatic checkpoints as they are by default.
+    only). Automatic checkpoints as they are by default. SQLite has one writer at a time
+    (https://sqlite.org/wal.html); with a connection for each thread the others sleep and try
+    again, which is several times slower than what is done here: one connection and a lock.
     """
 
     name = "SQLite"
@@ -29,45 +30,31 @@ class Sqlite(Contender):
 
     def open(self, path: Path) -> None:
         """Open the database and make its table."""
-        self._file = path / "log.db"
-        self._connections: list[sqlite3.Connection] = []
         self._lock = Lock()
-        self._main = self._connect()
-        self._main.execute("CREATE TABLE IF NOT EXISTS log (lsn INTEGER PRIMARY KEY, data BLOB)")
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._file, timeout=600, isolation_level=None, check_same_thread=False
-        )
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        with self._lock:
-            self._connections.append(connection)
-        return connection
+        self._db = sqlite3.connect(path / "log.db", isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("CREATE TABLE IF NOT EXISTS log (lsn INTEGER PRIMARY KEY, data BLOB)")
 
     def close(self) -> None:
-        """Close every connection."""
-        for connection in self._connections:
-            connection.close()
+        """Close it."""
+        self._db.close()
 
     def put(self, record: bytes) -> None:
         """Insert; outside of a transaction each statement commits by itself."""
-        self._main.execute(INSERT, (record,))
-
-    def put_of_a_thread(self) -> Callable[[bytes], object]:
-        """Give the thread a connection of its own."""
-        connection = self._connect()
-        return lambda record: connection.execute(INSERT, (record,))
+        with self._lock:
+            self._db.execute(INSERT, (record,))
 
     def put_many(self, records: Sequence[bytes]) -> None:
         """Insert in one transaction."""
-        self._main.execute("BEGIN IMMEDIATE")
-        self._main.executemany(INSERT, zip(records))
-        self._main.execute("COMMIT")
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(INSERT, zip(records))
+            self._db.execute("COMMIT")
 
     def scan(self) -> int:
         """Select in the order of the key."""
         count = 0
-        for _lsn, _data in self._main.execute("SELECT lsn, data FROM log ORDER BY lsn"):
+        for _lsn, _data in self._db.execute("SELECT lsn, data FROM log ORDER BY lsn"):
             count += 1
         return count
