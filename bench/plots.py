@@ -19,7 +19,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 HERE = Path(__file__).resolve().parent
 OURS = "#0b5fa5"
@@ -230,7 +230,14 @@ def growth(results: dict[str, Any]) -> Figure | None:
             sizes = [size / 1e9 for size in row["store_bytes"]]
             axes.plot(sizes, values(row), **style(row["contender"]))
             ends.append((row["contender"], sizes[-1], values(row)[-1]))
-        axes.set_ylim(bottom=0)
+        if axes is left:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(FuncFormatter(short))
+            axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+            axes.yaxis.set_minor_formatter(FuncFormatter(short))
+            axes.tick_params(axis="y", which="minor", labelsize=7)
+        else:
+            axes.set_ylim(bottom=0)
         tidy(axes, title, "payload written so far, GB", f"{unit} (lower is better)")
         label_ends(axes, ends)
     figure.subplots_adjust(left=0.06, right=0.91, bottom=0.15, top=0.92, wspace=0.32)
