@@ -285,8 +285,11 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001 (the parent says which contender it was)
             traceback.print_exc()
             answer = {"failed": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        try:
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+        except BrokenPipeError:
+            os._exit(1)  # the parent is gone, and nobody waits for a close
 
 
 if __name__ == "__main__":
