@@ -16,6 +16,10 @@ BENCH_ARGUMENTS ?=
 # A C suite that hangs is ended there; pytest has a limit for each test (pyproject.toml).
 SUITE_SECONDS_MAX ?= 300
 
+# One more than processors, because tests wait a lot; 0 runs them in one process.
+PYTEST_WORKERS ?= $(shell expr $(JOBS) + 1)
+PYTEST = .venv-test/bin/python -m pytest --numprocesses=$(PYTEST_WORKERS) --dist=worksteal
+
 CORE := $(sort $(wildcard csrc/*.c))
 HEADERS := $(sort $(wildcard csrc/*.h))
 C_TESTS := $(sort $(wildcard tests/c/test_*.c))
@@ -71,7 +75,7 @@ test: ## Run every test: the C suites under sanitizers, then pytest
 	@rm -f $(COUNTS)
 	@$(MAKE) --no-print-directory -j$(JOBS) build-c .venv-test/core
 	@$(MAKE) --no-print-directory test-c
-	.venv-test/bin/python -m pytest
+	$(PYTEST)
 
 .PHONY: test-quick
 test-quick: ## Run every test with small counts (under 2 minutes)
@@ -82,7 +86,7 @@ soak: ## Run every test with counts raised by SOAK_SCALE
 	@rm -f $(COUNTS)
 	@$(MAKE) --no-print-directory -j$(JOBS) build-c .venv-test/core
 	@WALENGINE_SCALE=$(SOAK_SCALE) $(MAKE) --no-print-directory SUITE_SECONDS_MAX=7200 test-c
-	WALENGINE_SCALE=$(SOAK_SCALE) .venv-test/bin/python -m pytest --timeout=7200
+	WALENGINE_SCALE=$(SOAK_SCALE) $(PYTEST) --timeout=7200
 
 # The package is installed as editable, so that only C needs a rebuild.
 .venv-test/environment: pyproject.toml

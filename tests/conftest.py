@@ -17,6 +17,8 @@ from engines import ENGINES, Engine, environment
 from needs import needs_engine
 
 SEED = int(os.environ.get("WALENGINE_SEED") or str(secrets.randbits(63)), 0)
+# The controller of several workers imports this first: they inherit its seed.
+os.environ["WALENGINE_SEED"] = str(SEED)
 SCALE = float(os.environ.get("WALENGINE_SCALE") or 1.0)
 
 # No deadline: a sanitizer, a busy machine or a slow disk is no reason to fail an example.
@@ -86,18 +88,30 @@ LATER = {
 }
 LATER_SCALE = 3
 
+# Left to make test by make test-quick: all engines but one of each kind, and what builds packages.
+QUICK_ENGINES = ("pwrite", "builtin", "liburing-direct")
+NOT_QUICK = ("test_packaging", "test_ring_sanitized")
+FULL_SCALE = 0.5
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if SCALE >= LATER_SCALE:
-        return
-    later = [item for item in items if engine_of(item) in LATER.get(item.module.__name__, ())]
+    later = [item for item in items if is_for_later(item)]
     config.hook.pytest_deselected(items=later)
     items[:] = [item for item in items if item not in set(later)]
 
 
+def is_for_later(item: pytest.Item) -> bool:
+    module, engine = item.module.__name__, engine_of(item)
+    if SCALE < FULL_SCALE and (module in NOT_QUICK or engine not in (None, *QUICK_ENGINES)):
+        return True
+    return SCALE < LATER_SCALE and engine in LATER.get(module, ())
+
+
 def engine_of(item: pytest.Item) -> str | None:
     callspec = getattr(item, "callspec", None)
-    return callspec.params.get("engine") if callspec else None
+    if callspec is None:
+        return None
+    return callspec.params.get("engine") or callspec.params.get("ring_engine")
 
 
 @pytest.hookimpl(wrapper=True)
