@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ COLOURS = {
 }
 LABELS = {"C limit": "C loop, no engine", "fio": "fio, direct, 8 x 1 MiB"}
 LABEL_GAP = 0.045  # of the axes' height: labels at the ends of lines keep that distance
+LETTERS_PER_INCH = 19  # of the line at the bottom
 NINES = (50, 90, 99, 99.9, 99.99)
 
 Row = dict[str, Any]
@@ -117,7 +119,8 @@ def finish(figure: Figure, results: dict[str, Any], path: Path) -> None:
         f"Python {setting['python'].split()[-1]}; walengine {setting['walengine']}, "
         f"commit {setting['commit']}; {setting['taken_at']}"
     )
-    figure.text(0.01, 0.01, text, fontsize=6.5, color="#666666")
+    lines = textwrap.fill(text, int(figure.get_figwidth() * LETTERS_PER_INCH))
+    figure.text(0.01, 0.01, lines, fontsize=6.5, color="#666666")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -172,7 +175,8 @@ def throughput(results: dict[str, Any]) -> Figure | None:
     for axes, ends in labels:  # now that the panels have agreed on their range
         label_ends(axes, ends)
     all_axes[0][0].set_ylabel("durable puts per second (higher is better)")
-    figure.subplots_adjust(left=0.07, right=0.87, bottom=0.15, top=0.92, wspace=0.42)
+    left, right = (0.13, 0.74) if len(shown) == 1 else (0.07, 0.87)
+    figure.subplots_adjust(left=left, right=right, bottom=0.15, top=0.92, wspace=0.42)
     return figure
 
 
@@ -278,7 +282,8 @@ def bulk(results: dict[str, Any]) -> Figure | None:
         axes.xaxis.set_major_formatter(FuncFormatter(short))
         tidy(axes, title, "records per second (longer is better)", "")
         axes.grid(visible=False, axis="y")
-    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.17, top=0.91, wspace=0.42)
+    left = 0.24 if len(shown) == 1 else 0.12
+    figure.subplots_adjust(left=left, right=0.98, bottom=0.17, top=0.91, wspace=0.42)
     return figure
 
 
