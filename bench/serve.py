@@ -235,9 +235,9 @@ class TaskServer(Server):
         wall_ns = perf_counter_ns() - begin
         return {"wall_ns": wall_ns, "ns": [duration for mine in took for duration in mine]}
 
-    def do_trim(self) -> Answer:
-        """Keep what is there."""
-        return {}
+    def do_counter(self, *words: str) -> Answer:
+        """Tell a counter."""
+        return {"value": self.contender.count_of(" ".join(words))}
 
     def do_close(self) -> Answer:
         """Close it, and the loop."""

@@ -31,6 +31,10 @@ class Named:
         """Return the version of what is measured."""
         return f"{self.package} {version(self.package)}" if self.package else ""
 
+    def count_of(self, what: str) -> int | None:  # noqa: ARG002 (most count nothing)
+        """Return a counter of its own, for the proof that it syncs; None: it has none."""
+        return None
+
 
 class Contender(Named, ABC):
     """A store under test. Whatever it promises, put and put_many return after a sync.
@@ -79,10 +83,6 @@ class Contender(Named, ABC):
 
     def trim(self) -> None:
         """Drop what is there, if that is cheap: so that a long run needs no full disk."""
-
-    def count_of(self, what: str) -> int | None:  # noqa: ARG002 (most count nothing)
-        """Return a counter of its own, for the proof that it syncs; None: it has none."""
-        return None
 
 
 class AsyncContender(Named, ABC):

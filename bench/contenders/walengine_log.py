@@ -22,6 +22,11 @@ def require(owner: object, name: str, where: str) -> None:
         )
 
 
+def ring_syncs(stats: walengine.IoUringStatsSnapshot) -> int:
+    """Return the syncs that the ring of a log was given: entries of their own, and writes' own."""
+    return stats.ring_ops["fsync"] + stats.ring_ops["rwf_dsync"]
+
+
 class Walengine(Contender):
     """A log as ``PortableWalWriter(path)`` opens it.
 
@@ -96,8 +101,7 @@ class Walengine(Contender):
 
     def count_of(self, what: str) -> int | None:
         """Return the syncs that its ring was given."""
-        ops = self._wal.stats().ring_ops
-        return ops["fsync"] + ops["rwf_dsync"] if what == "ring syncs" else None
+        return ring_syncs(self._wal.stats()) if what == "ring syncs" else None
 
 
 class WalengineDirect(Walengine):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import walengine
 from contenders.base import AsyncContender
-from contenders.walengine_log import require
+from contenders.walengine_log import require, ring_syncs
 
 
 class WalengineTasks(AsyncContender):
@@ -32,6 +32,10 @@ class WalengineTasks(AsyncContender):
     async def put(self, record: bytes) -> None:
         """Append, and wait until it is durable."""
         await self._wal.append_durable(record)
+
+    def count_of(self, what: str) -> int | None:
+        """Return the syncs that its ring was given."""
+        return ring_syncs(self._wal.stats()) if what == "ring syncs" else None
 
     def put_of_a_task(self) -> Callable[[bytes], Awaitable[object]]:
         """Return the writer's own method: no call of ours around it."""
