@@ -48,7 +48,7 @@ COUNTS := build/reliability.jsonl
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ---- use -----------------------------------------------------------------------------------------
 
@@ -221,6 +221,63 @@ build/lint/%.o: %.c Makefile
 bench-core: .venv-test/core build/bench/limit ## Measure the log beside the plain C loop of the same I/O
 	.venv-test/bin/python bench/core.py $(BENCH_ARGUMENTS)
 
+# With --store the results are kept in bench/results; see bench/README.md for the rest.
+COMPARE = .venv-bench/bin/python bench/compare.py
+
+.PHONY: bench
+bench: .venv-bench/core build/bench/limit ## Compare the log with its peers (about 10 minutes)
+	$(COMPARE) compare $(BENCH_ARGUMENTS)
+
+.PHONY: bench-quick
+bench-quick: .venv-bench/core build/bench/limit ## The essential rows of make bench (2 minutes)
+	$(COMPARE) quick $(BENCH_ARGUMENTS)
+
+.PHONY: bench-large
+bench-large: .venv-bench/core build/bench/limit ## Open and grow a log of 10 GB (30 GB free)
+	$(COMPARE) large $(BENCH_ARGUMENTS)
+
+.PHONY: bench-proof
+bench-proof: .venv-bench/core ## Count every contender's syncs under strace, and the disk's flushes
+	.venv-bench/bin/python bench/proof.py $(BENCH_ARGUMENTS)
+
+.PHONY: bench-report
+bench-report: .venv-bench/environment ## Draw the stored results and write them into bench/README.md
+	.venv-bench/bin/python bench/plots.py
+	.venv-bench/bin/python bench/readme.py
+
+# A step that fails is seen, and does not keep the others from running.
+.PHONY: bench-results
+bench-results: ## Run every comparison on a quiet machine, store it, write bench/README.md
+	-$(MAKE) --no-print-directory bench-proof BENCH_ARGUMENTS="$(BENCH_ARGUMENTS) --store"
+	-$(MAKE) --no-print-directory bench BENCH_ARGUMENTS="$(BENCH_ARGUMENTS) --store"
+	-$(MAKE) --no-print-directory bench-peers-rust BENCH_ARGUMENTS="$(BENCH_ARGUMENTS) --store"
+	-$(MAKE) --no-print-directory bench-peers-go BENCH_ARGUMENTS="$(BENCH_ARGUMENTS) --store"
+	-$(MAKE) --no-print-directory bench-large BENCH_ARGUMENTS="$(BENCH_ARGUMENTS) --store"
+	$(MAKE) --no-print-directory bench-report
+
+.PHONY: bench-peers-rust
+bench-peers-rust: .venv-bench/core build/bench/limit ## Compare the log with Rust's; needs cargo
+	@command -v cargo > /dev/null || { echo "bench-peers-rust: skipped, there is no cargo"; exit 0; }; \
+	cargo build --release --locked --manifest-path bench/peers/rust/Cargo.toml \
+	    --target-dir build/bench/peers/rust && \
+	$(COMPARE) rust $(BENCH_ARGUMENTS)
+
+.PHONY: bench-peers-go
+bench-peers-go: .venv-bench/core build/bench/limit ## Compare the log with Go's; needs go
+	@command -v go > /dev/null || { echo "bench-peers-go: skipped, there is no go"; exit 0; }; \
+	mkdir -p build/bench/peers/go && \
+	go build -C bench/peers/go -mod=readonly -o $(CURDIR)/build/bench/peers/go/peers . && \
+	$(COMPARE) go $(BENCH_ARGUMENTS)
+
+.venv-bench/environment: pyproject.toml
+	$(call make-environment,.venv-bench)
+	.venv-bench/bin/python -m pip install --quiet --group bench
+	@touch $@
+
+.venv-bench/core: .venv-bench/environment setup.py walengine/_cffi_build.py $(CORE) $(HEADERS)
+	.venv-bench/bin/python -m pip install --quiet --no-build-isolation --editable '.[liburing]'
+	@touch $@
+
 build/bench/limit: bench/limit.c csrc/crc32c.c $(HEADERS) Makefile
 	@mkdir -p $(@D)
 	@echo "  CC $@"
@@ -243,7 +300,7 @@ wheel: .venv-test/environment ## Build the wheel, from the source archive, into 
 
 .PHONY: clean
 clean: ## Remove everything that can be made again
-	rm -rf build dist *.egg-info .venv .venv-test .venv-lint
+	rm -rf build dist *.egg-info .venv .venv-test .venv-lint .venv-bench
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -f walengine/_core.c walengine/_core*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,21 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from time import perf_counter, perf_counter_ns
+from time import perf_counter
 from typing import Any
 
+from calibration import RECORD, Calibration, busy_thread, ns_per_call
 from loops import Loops
 
 from walengine import IoUringConfig, PortableWalWriter, replay
 
-RECORD = bytes(range(256))
 FRAME_BYTES = 328  # header of 64, the record, 4 for its end; rounded up to 8
 SEGMENT_BYTES = 64 << 20
 # A batch larger than all that a round stages: the flushing call is not to be timed.
@@ -52,56 +49,6 @@ while True:
     wal.append(record)
     wal.sync()
 """
-
-
-class Calibration:
-    """A method that takes a lock, appends to a list and adds to a count."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._items: list[bytes] = []
-        self._bytes = 0
-
-    def add(self, item: bytes) -> int:
-        """Do it."""
-        with self._lock:
-            self._items.append(item)
-            self._bytes += len(item)
-        return self._bytes
-
-    def ns(self, count: int = 20_000) -> float:
-        """Return what one call costs now, in nanoseconds."""
-        took = ns_per_call(self.add, count)
-        self._items.clear()
-        return took
-
-
-def ns_per_call(function: Callable[[bytes], object], count: int) -> float:
-    """Return the mean cost of function(RECORD), the loop's own included."""
-    record = RECORD
-    begin = perf_counter_ns()
-    for _ in range(count):
-        function(record)
-    return (perf_counter_ns() - begin) / count
-
-
-@contextmanager
-def busy_thread() -> Iterator[None]:
-    """Let a Python thread count as fast as it can."""
-    stop = False
-
-    def work() -> None:
-        number = 0
-        while not stop:
-            number += 1
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop = True
-        thread.join()
 
 
 class Setting:

@@ -172,7 +172,7 @@ def test_every_source_file_has_its_place_in_the_architecture():
 
 def test_every_suite_is_on_the_reliability_page():
     page = text_of("docs/RELIABILITY.md")
-    own = {"tests/test_docs.py", "tests/test_tidy.py", "tests/test_packaging.py"}
+    own = {f"tests/test_{name}.py" for name in ("bench", "docs", "packaging", "tidy")}
     small = {f"tests/test_{name}.py" for name in ("config", "crc32c", "errors", "types")}
     suites = {
         name_of(path) for path in (*ROOT.glob("tests/test_*.py"), *ROOT.glob("tests/c/test_*.c"))

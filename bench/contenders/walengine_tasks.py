@@ -1,0 +1,53 @@
+"""walengine itself, from asyncio tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import walengine
+from contenders.base import AsyncContender
+from contenders.walengine_log import require, ring_syncs
+
+
+class WalengineTasks(AsyncContender):
+    """A log as ``AsyncWalWriter(path)`` opens it, on the standard loop.
+
+    Options: none, the defaults (docs/API.md).
+    """
+
+    name = "walengine asyncio"
+    package = "walengine"
+
+    async def open(self, path: Path) -> None:
+        """Open the log."""
+        require(walengine, "AsyncWalWriter", "walengine")
+        self._wal = walengine.AsyncWalWriter(path / "log")
+        await self._wal.__aenter__()
+
+    async def close(self) -> None:
+        """Close it."""
+        await self._wal.__aexit__(None, None, None)
+
+    async def put(self, record: bytes) -> None:
+        """Append, and wait until it is durable."""
+        await self._wal.append_durable(record)
+
+    def count_of(self, what: str) -> int | None:
+        """Return the syncs that its ring was given."""
+        return ring_syncs(self._wal.stats()) if what == "ring syncs" else None
+
+    def put_of_a_task(self) -> Callable[[bytes], Awaitable[object]]:
+        """Return the writer's own method: no call of ours around it."""
+        append: Callable[[bytes], Awaitable[object]] = self._wal.append_durable
+        return append
+
+
+class WalengineUvloop(WalengineTasks):
+    """The same on uvloop.
+
+    Options: none, the defaults (docs/API.md); ``uvloop.new_event_loop`` (uvloop.readthedocs.io).
+    """
+
+    name = "walengine uvloop"
+    loop = "uvloop"
