@@ -250,21 +250,32 @@ int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint
 
 /* ---- commits --------------------------------------------------------------------------------- */
 
-int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_error *error) {
-    struct wal_call call = wal_call_begin(flags, error);
-    int result = wal_enter(writer, &call);
+static int commit(struct wal_writer *writer, uint64_t lsn, struct wal_call *call) {
+    int result = wal_enter(writer, call);
     if (result < 0) return result;
     uint64_t last_lsn = writer->next_lsn - 1;
     if (lsn > last_lsn) {
-        result = wal_fail(error, WAL_E_INVALID, (struct wal_place){.lsn = lsn},
+        result = wal_fail(call->error, WAL_E_INVALID, (struct wal_place){.lsn = lsn},
                           "LSN %llu was not appended yet; the last one is %llu",
                           (unsigned long long)lsn, (unsigned long long)last_lsn);
         return wal_leave(writer, result);
     }
-    uint64_t target = lsn == 0 ? last_lsn : lsn;
-    result = wal_commit_until(writer, target, &call);
+    result = wal_commit_until(writer, lsn == 0 ? last_lsn : lsn, call);
     if (result == 0) writer->stats.commits++;
     return wal_leave(writer, result);
+}
+
+int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_error *error) {
+    struct wal_call call = wal_call_begin(flags, error);
+    return commit(writer, lsn, &call);
+}
+
+int wal_writer_commit_within(wal_writer *writer, uint64_t lsn, uint64_t timeout_ns, uint32_t flags,
+                             wal_error *error) {
+    struct wal_call call = wal_call_begin(flags | WAL_INTERRUPTIBLE, error);
+    uint64_t now_ns = wal_monotonic_ns();
+    if (timeout_ns < call.deadline_ns - now_ns) call.deadline_ns = now_ns + timeout_ns;
+    return commit(writer, lsn, &call);
 }
 
 int wal_writer_truncate_before(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_error *error) {

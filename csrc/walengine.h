@@ -289,6 +289,10 @@ int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32
 /* Make everything up to lsn durable (0: everything appended so far). flags: INTERRUPTIBLE. */
 int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_error *error);
 
+/* The same, INTERRUPTIBLE in any case: WAL_E_AGAIN after timeout_ns at the latest. */
+int wal_writer_commit_within(wal_writer *writer, uint64_t lsn, uint64_t timeout_ns, uint32_t flags,
+                             wal_error *error);
+
 /* Sync, then drop records below lsn (clamped to durable_lsn + 1) and recycle whole segments. */
 int wal_writer_truncate_before(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_error *error);
 

@@ -55,9 +55,9 @@ def calls(wal, monkeypatch):
         made.append(("append", 1, durable))
         return append(record, crc, durable=durable)
 
-    def spy_append_joined(records, crcs, *, durable):
+    def spy_append_joined(records, crcs, *, durable, atomic=False):
         made.append(("append_joined", len(records), durable))
-        return append_joined(records, crcs, durable=durable)
+        return append_joined(records, crcs, durable=durable, atomic=atomic)
 
     def spy_commit(lsn):
         made.append(("commit", lsn))

@@ -270,12 +270,12 @@ def break_after(wal, monkeypatch, calls):
     real = wal._native.append_joined
     done = 0
 
-    def append_joined(records, crcs, *, durable):
+    def append_joined(records, crcs, *, durable, atomic=False):
         nonlocal done
         if done == calls:
             raise KeyboardInterrupt
         done += 1
-        return real(records, crcs, durable=durable)
+        return real(records, crcs, durable=durable, atomic=atomic)
 
     monkeypatch.setattr(wal._native, "append_joined", append_joined)
 

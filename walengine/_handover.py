@@ -101,19 +101,27 @@ class HandOver:
         self._staged: list[Staged] = []
         self._staged_bytes = 0
         self._flight: list[Staged] | None = None  # taken from staging, not yet settled
-        self._own: Staged | None = None  # goes down behind the flight, is never staged
+        # What the caller brings along: goes down behind the flight, and is never staged.
+        self._own: Sequence[Staged] = ()
 
     # ---- the hand-over; its lock is held ---------------------------------------------------------
 
     def _hand_over(
-        self, own: Staged | None = None, *, durable: bool = False, closing: bool = False
+        self,
+        own: Sequence[Staged] = (),
+        *,
+        durable: bool = False,
+        atomic: bool = False,
+        closing: bool = False,
     ) -> Lsn:
         """Hand what is staged, then own, to C; return the last LSN.
 
         With durable, ``_is_synced`` tells whether C synced in the same call. It did not where there
         was nothing to hand over, or where other threads would have had to wait for it.
 
-        A failure puts back what C did not take, except own: the caller's record is not taken then.
+        With atomic, own goes down as one group: after a crash all of it is there or nothing.
+
+        A failure puts back what C did not take, except own: those are not taken then.
         """
         self._refuse_reentry()
         try:
@@ -124,12 +132,12 @@ class HandOver:
                 self._settle()
             self._take(own, closing=closing)
             try:
-                last = self._deliver(durable=durable and not self._is_shared)
+                last = self._deliver(durable=durable and not self._is_shared, atomic=atomic)
             except BaseException:
                 self._settle()
                 raise
             with self._stage_lock:
-                self._handed, self._flight, self._own = last, None, None
+                self._handed, self._flight, self._own = last, None, ()
         except WalPoisonedError as error:
             raise self._poisoned(error) from None
         finally:
@@ -158,7 +166,7 @@ class HandOver:
                 path=self._path,
             )
 
-    def _take(self, own: Staged | None, *, closing: bool) -> None:
+    def _take(self, own: Sequence[Staged], *, closing: bool) -> None:
         """Move what is staged to the flight; no signal handler runs between the stores."""
         fresh: list[Staged] = []
         with self._stage_lock:
@@ -167,32 +175,40 @@ class HandOver:
             self._flight, self._own = self._staged, own
             self._staged, self._staged_bytes = fresh, 0
 
-    def _deliver(self, *, durable: bool) -> Lsn:
+    def _deliver(self, *, durable: bool, atomic: bool) -> Lsn:
         """Make the native calls for flight and own, the last one durable; return the last LSN."""
         self._is_synced = False
-        batch = self._flight or []
-        if self._own is not None:
-            batch = [*batch, self._own]
-        if not batch:
+        batch: Sequence[Staged] = self._flight or ()
+        if self._own and not atomic:
+            batch = [*batch, *self._own]
+        calls = list(pieces(batch))
+        if atomic:
+            calls.append((self._own, None))  # type: ignore[arg-type]
+        if not calls:
             return self._handed
-        *early, final = pieces(batch)
+        *early, final = calls
         for records, crcs in early:
-            self._deliver_piece(records, crcs, durable=False)
+            self._deliver_piece(records, crcs)
         if not durable:
-            return self._deliver_piece(*final, durable=False)
+            return self._deliver_piece(*final, atomic=atomic)
         begin = perf_counter()
-        last = self._deliver_piece(*final, durable=True)
+        last = self._deliver_piece(*final, durable=True, atomic=atomic)
         self._note_sync(perf_counter() - begin)
         self._is_synced = True
         return last
 
     def _deliver_piece(
-        self, records: Sequence[bytes], crcs: Sequence[int] | None, *, durable: bool
+        self,
+        records: Sequence[bytes],
+        crcs: Sequence[int] | None,
+        *,
+        durable: bool = False,
+        atomic: bool = False,
     ) -> Lsn:
         # A direct append by itself would wait for its sync; in a batch only the last call has to.
         if len(records) == 1 and (durable or not self._is_direct):
             return self._native.append(records[0], crcs[0] if crcs else None, durable=durable)
-        return self._native.append_joined(records, crcs, durable=durable)
+        return self._native.append_joined(records, crcs, durable=durable, atomic=atomic)
 
     def _meet_thread(self) -> None:
         if self._thread is None:
@@ -212,7 +228,7 @@ class HandOver:
         rest_bytes = sum(map(record_bytes, rest))
         with self._stage_lock:
             joined = rest + self._staged
-            self._staged, self._flight, self._own = joined, None, None
+            self._staged, self._flight, self._own = joined, None, ()
             self._staged_bytes += rest_bytes
             self._handed = handed
 
@@ -220,7 +236,7 @@ class HandOver:
 
     def _last_lsn(self) -> Lsn:
         """Return the newest LSN given, to staged records too; the stage lock is held."""
-        flying = len(self._flight or ()) + (self._own is not None)
+        flying = len(self._flight or ()) + len(self._own)
         return self._handed + flying + len(self._staged)
 
     def _check_open(self) -> None:
@@ -271,7 +287,7 @@ class HandOver:
             if self._poison is not None:
                 self._former_poison = self._poison
                 self._poison = None
-            self._handed, self._flight, self._own = report.last_lsn, None, None
+            self._handed, self._flight, self._own = report.last_lsn, None, ()
             self._limit = self._record_bytes_max
 
     def after_fork_in_child(self) -> None:

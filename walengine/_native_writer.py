@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
+from time import monotonic_ns
 from typing import Any
 
 from walengine import errors
@@ -26,6 +27,7 @@ _CREATE: int = lib.WAL_CREATE
 _SHARED_DIR: int = lib.WAL_SHARED_DIR
 _RECORD_CRC: int = lib.WAL_RECORD_CRC
 _DURABLE: int = lib.WAL_DURABLE
+_ATOMIC: int = lib.WAL_ATOMIC
 _AGAIN: int = lib.WAL_E_AGAIN
 _POISONED: int = lib.WAL_E_POISONED
 
@@ -67,12 +69,19 @@ class NativeWriter:
                 return self._durable(lsn[0])
 
     def append_joined(
-        self, records: Sequence[bytes], crcs: Sequence[int] | None, *, durable: bool
+        self,
+        records: Sequence[bytes],
+        crcs: Sequence[int] | None,
+        *,
+        durable: bool,
+        atomic: bool = False,
     ) -> int:
         """Hand over records in one buffer; return the last LSN."""
         flags = wait_flags() if crcs is None else wait_flags() | _RECORD_CRC
         if durable:
             flags |= _DURABLE
+        if atomic:
+            flags |= _ATOMIC
         while True:
             code = self._append_batch(records, crcs, flags)
             if code >= 0:
@@ -112,6 +121,27 @@ class NativeWriter:
     def commit(self, lsn: int) -> None:
         """Make everything up to lsn durable."""
         self._do(lib.wal_writer_commit, lsn)
+
+    def commit_within(self, lsn: int, seconds: float) -> None:
+        """Make everything up to lsn durable.
+
+        Raises:
+            TimeoutError: It was not, so many seconds from now.
+        """
+        error = ffi.new("wal_error *")
+        end_ns = monotonic_ns() + int(seconds * 1e9)
+        while True:
+            left_ns = max(0, end_ns - monotonic_ns())
+            code = lib.wal_writer_commit_within(self._handle, lsn, left_ns, wait_flags(), error)
+            if code >= 0:
+                return
+            if code != _AGAIN:
+                raise self._failed(code, error)
+            if left_ns == 0:
+                raise TimeoutError(
+                    f"{self._path}: LSN {lsn} was not durable within {seconds:g} s; it still may "
+                    "become so: wait again"
+                )
 
     def truncate_before(self, lsn: int) -> None:
         """Drop the records below lsn."""

@@ -6,17 +6,17 @@ import dataclasses
 import logging
 import os
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from crc32c import crc32c
 
 from walengine import _lifecycle
-from walengine._handover import HandOver, State
+from walengine._appending import Appending
+from walengine._handover import State
 from walengine._opening import log_recovery, open_native, snapshot
-from walengine._staging import Staged
 from walengine.backend import log_backend
 from walengine.config import IoUringConfig, WalConfig, normalised
 from walengine.errors import WalError, WalFullError, WalPoisonedError
@@ -30,7 +30,7 @@ __all__ = ["PortableWalWriter"]
 log = logging.getLogger("walengine")
 
 
-class PortableWalWriter(HandOver):
+class PortableWalWriter(Appending):
     """The writer of a log: any number of threads, one process.
 
     Order is call order. ``append`` hands its record to the operating system (it survives the
@@ -175,6 +175,81 @@ class PortableWalWriter(HandOver):
                 self._staged_bytes += size
                 return pending
         return self._append_and_flush(item)
+
+    def append_durable(self, data: ReadableBuffer) -> Lsn:
+        """Append one record, behind what is staged, and return when it is synced.
+
+        Threads that wait at the same time share a sync (group commit), and the next group fills
+        while one is at the device.
+
+        Args:
+            data: As for ``append``.
+
+        Returns:
+            Its LSN.
+
+        Raises:
+            WalFullError: This record was not taken; what is staged stays staged.
+            WalPoisonedError: A write or sync failed; see ``reopen()``.
+        """
+        record = data if type(data) is bytes else self._copied(data)
+        if len(record) > self._limit:
+            raise self._refusal(len(record))
+        return self._flush((record,))
+
+    def append_many(
+        self,
+        records: Iterable[ReadableBuffer],
+        *,
+        durable: bool = False,
+        atomic: bool = False,
+    ) -> range:
+        """Append records, in order, with no other's between them.
+
+        They are staged as ``append_batched`` stages one, and flushed at ``max_batch_bytes()``.
+
+        Args:
+            records: Contiguous bytes-like objects, each as for ``append``.
+            durable: Return when they are synced.
+            atomic: After a crash all of them are there or none. The group is handed over at once,
+                in one frame or several, and never crosses a segment.
+
+        Returns:
+            Their LSNs.
+
+        Raises:
+            TypeError: records is itself a record, or holds something that is none.
+            RecordTooLargeError: One of them is too large; none was taken.
+            WalFullError: An atomic group was not taken; others are staged, and what did not fit
+                stays so: do not append them again, make room and call ``flush_batch()``.
+            WalPoisonedError: A write or sync failed; see ``reopen()``.
+        """
+        copies = self._copied_all(records)
+        if atomic and copies:
+            return self._append_group(copies, durable=durable)
+        lsns, is_full = self._stage_all(copies)
+        if durable or is_full:
+            self._flush()
+        return lsns
+
+    def wait_durable(self, lsn: Lsn, timeout: float | None = None) -> None:
+        """Return when everything up to and including lsn is synced; sync where nobody does.
+
+        Args:
+            lsn: From 1 to ``last_lsn``; staged records are handed over.
+            timeout: Seconds to wait for the sync, or None for as long as it takes.
+
+        Raises:
+            ValueError: lsn is beyond ``last_lsn``.
+            TimeoutError: It was not durable in time. Nothing changed: wait again.
+            WalFullError: It is staged, and there is no room for it.
+            WalPoisonedError: A write or sync failed; see ``reopen()``.
+        """
+        checked_lsn("lsn", lsn)
+        last = self.last_lsn
+        if lsn > last:
+            raise ValueError(f"{self._path}: LSN {lsn} was not given yet; the last one is {last}")
+        self._wait(lsn, timeout)
 
     def flush_batch(self) -> None:
         """Write and sync everything staged or appended so far.
@@ -399,77 +474,9 @@ class PortableWalWriter(HandOver):
 
     # ---- helpers ---------------------------------------------------------------------------------
 
-    def _append(self, item: Staged, size: int) -> Lsn:
-        if size > self._limit:
-            raise self._refusal(size)
-        if self._is_direct:
-            return self._flush(item)
-        with self._handover_lock:
-            return self._hand_over(item)
-
-    def _append_and_flush(self, item: Staged) -> int:
-        """Append the record that fills the batch (it is never staged itself), and sync."""
-        self._flush(item)
-        return 0
-
-    def _flush(self, own: Staged | None = None) -> Lsn:
-        """Make durable what is staged, then own; on a full log, what fits."""
-        full = None
-        with self._handover_lock:
-            former = self._former_poison
-            try:
-                last = self._hand_over(own, durable=True)
-            except WalFullError as error:
-                full, last = error, self._handed
-            is_synced = self._is_synced
-        if not is_synced:
-            self._commit(last, former)
-        if full is not None:
-            raise full
-        return last
-
-    def _commit(self, lsn: Lsn, former: WalPoisonedError | None) -> None:
-        """Wait until everything up to lsn is durable.
-
-        A poisoning and a reopening may lie between the hand-over and here; then lsn may have been
-        given anew, and its being durable says nothing about the record that was meant.
-        """
-        begin = perf_counter()
-        problem: WalError | None = None
-        try:
-            self._native.commit(lsn)
-        except WalError as error:
-            problem = error
-        self._note_sync(perf_counter() - begin)
-        cured = self._former_poison
-        if cured is not None and cured is not former:
-            raise cured.with_traceback(None)
-        if isinstance(problem, WalPoisonedError):
-            raise self._poisoned(problem)
-        if problem is not None:
-            raise problem
-
     def _position(self) -> Any:
         self._check_open()
         return self._native.position()
-
-    def _copied(self, data: ReadableBuffer) -> bytes:
-        """Return the bytes of any other contiguous object, as they are now."""
-        if isinstance(data, str):
-            raise TypeError("a record is bytes, not str: encode the text first")
-        view = memoryview(data)
-        if not view.c_contiguous:
-            raise TypeError("a record must be contiguous in memory: pass bytes(...) of it")
-        if view.nbytes > self._limit:
-            raise self._refusal(view.nbytes)
-        return view.tobytes()
-
-    def _flush_before_reopening(self) -> None:
-        """Sync a sound writer; a full or failing one is reopened as it is."""
-        try:
-            self.flush_batch()
-        except (WalFullError, WalPoisonedError) as error:
-            log.warning("before reopening: %s", error)
 
     def _close_native(self) -> WalError | None:
         """Seal and release; return what went wrong."""

@@ -1,0 +1,135 @@
+"""How a writer's calls become hand-overs and commits: what stands behind the public methods."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from walengine._handover import HandOver
+from walengine._staging import Staged
+from walengine.errors import WalError, WalFullError, WalPoisonedError
+from walengine.types import Lsn
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+log = logging.getLogger("walengine")
+
+
+class Appending(HandOver):
+    """Base of the writers: one record, a batch or a group, handed over or durable."""
+
+    def _append(self, item: Staged, size: int) -> Lsn:
+        if size > self._limit:
+            raise self._refusal(size)
+        if self._is_direct:
+            return self._flush((item,))
+        with self._handover_lock:
+            return self._hand_over((item,))
+
+    def _append_and_flush(self, item: Staged) -> int:
+        """Append the record that fills the batch (it is never staged itself), and sync."""
+        self._flush((item,))
+        return 0
+
+    def _flush(self, own: Sequence[Staged] = (), *, atomic: bool = False) -> Lsn:
+        """Make durable what is staged, then own; on a full log, what fits."""
+        full = None
+        with self._handover_lock:
+            former = self._former_poison
+            try:
+                last = self._hand_over(own, durable=True, atomic=atomic)
+            except WalFullError as error:
+                full, last = error, self._handed
+            is_synced = self._is_synced
+        if not is_synced:
+            self._commit(last, former)
+        if full is not None:
+            raise full
+        return last
+
+    def _commit(
+        self, lsn: Lsn, former: WalPoisonedError | None, timeout: float | None = None
+    ) -> None:
+        """Wait until everything up to lsn is durable; TimeoutError behind timeout, in seconds.
+
+        A poisoning and a reopening may lie between the hand-over and here; then lsn may have been
+        given anew, and its being durable says nothing about the record that was meant.
+        """
+        begin = perf_counter()
+        problem: WalError | None = None
+        try:
+            if timeout is None:
+                self._native.commit(lsn)
+            else:
+                self._native.commit_within(lsn, timeout)
+        except WalError as error:
+            problem = error
+        self._note_sync(perf_counter() - begin)
+        cured = self._former_poison
+        if cured is not None and cured is not former:
+            raise cured.with_traceback(None)
+        if isinstance(problem, WalPoisonedError):
+            raise self._poisoned(problem)
+        if problem is not None:
+            raise problem
+
+    def _stage_all(self, records: Sequence[bytes]) -> tuple[range, bool]:
+        """Stage them; return their LSNs, and whether the batch is full now."""
+        size = sum(map(len, records))
+        with self._stage_lock:
+            if self._limit < 0:
+                raise self._refusal(0)
+            first = self._last_lsn() + 1
+            self._staged.extend(records)
+            self._staged_bytes += size
+            return range(first, first + len(records)), self._staged_bytes >= self._batch_bytes_max
+
+    def _append_group(self, records: Sequence[bytes], *, durable: bool) -> range:
+        """Hand the records over as one atomic group, behind what is staged."""
+        if durable or self._is_direct:
+            last = self._flush(records, atomic=True)
+        else:
+            with self._handover_lock:
+                last = self._hand_over(records, atomic=True)
+        return range(last - len(records) + 1, last + 1)
+
+    def _wait(self, lsn: Lsn, timeout: float | None) -> None:
+        """Hand over what is staged, if lsn is, and wait until it is durable."""
+        with self._handover_lock:
+            former = self._former_poison
+            if lsn > self._handed:
+                self._hand_over()
+        self._commit(lsn, former, timeout)
+
+    def _flush_before_reopening(self) -> None:
+        """Sync a sound writer; a full or failing one is reopened as it is."""
+        try:
+            self._flush()
+        except (WalFullError, WalPoisonedError) as error:
+            log.warning("before reopening: %s", error)
+
+    # ---- records ---------------------------------------------------------------------------------
+
+    def _copied(self, data: ReadableBuffer) -> bytes:
+        """Return the bytes of any other contiguous object, as they are now."""
+        if isinstance(data, str):
+            raise TypeError("a record is bytes, not str: encode the text first")
+        view = memoryview(data)
+        if not view.c_contiguous:
+            raise TypeError("a record must be contiguous in memory: pass bytes(...) of it")
+        if view.nbytes > self._limit:
+            raise self._refusal(view.nbytes)
+        return view.tobytes()
+
+    def _copied_all(self, records: Iterable[ReadableBuffer]) -> list[bytes]:
+        """Return the bytes of each, as they are now; refuse all if one is too large."""
+        if isinstance(records, (str, bytes, bytearray, memoryview)):
+            raise TypeError("append_many takes an iterable of records; use append for a single one")
+        copies = [data if type(data) is bytes else self._copied(data) for data in records]
+        if copies and (size := max(map(len, copies))) > self._limit:
+            raise self._refusal(size)
+        return copies
