@@ -3,7 +3,7 @@
 import click
 
 from walengine import __version__
-from walengine.cli import demo, log, records
+from walengine.cli import buffer, demo, log, records
 from walengine.cli._run import EXIT_CODES, Commands, run
 
 __all__ = ["main"]
@@ -16,10 +16,10 @@ __all__ = ["main"]
 )
 @click.version_option(__version__, prog_name="walengine", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Append to, read, check and trim write-ahead logs."""
+    """Append to, read, check and trim write-ahead logs; look into queues."""
 
 
-for _command in (*records.COMMANDS, *log.COMMANDS, *demo.COMMANDS):
+for _command in (*records.COMMANDS, *log.COMMANDS, *demo.COMMANDS, *buffer.COMMANDS):
     cli.add_command(_command)
 
 
