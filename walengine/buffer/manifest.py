@@ -391,21 +391,28 @@ class _Decoder:
             raise self._bad(f"{count} metadata items do not fit into {left} bytes")
         self._at += COUNT.size
         items: list[Metadata] = []
-        data, at, end = self._data, self._at, self._end
-        start = 0
-        for index in range(count):
-            if at + ITEM.size > end:
-                raise self._bad(f"metadata {index} is cut", at)
-            previous, (start, time_ms, size) = start, ITEM.unpack_from(data, at)
+        append, make, item_at = items.append, Metadata._make, ITEM.unpack_from
+        data, at, end, previous = self._data, self._at, self._end, 0
+        for _ in range(count):
+            # Up to end, an item can be read without a look: the footer behind is longer than one.
+            start, time_ms, size = item_at(data, at)
             begin = at + ITEM.size
-            if begin + size > end:
-                raise self._bad(f"the payload of metadata {index} has {size} bytes: cut", at)
-            if start < previous or (index == 0 and start != 0):
-                raise self._bad(f"metadata {index} begins at {start}: they ascend from 0", at)
+            if begin + size > end or start < previous or (start != 0 and not items):
+                raise self._bad_item(len(items), at, start)
             at = begin + size
-            items.append(Metadata(start, time_ms, data[begin:at]))
+            previous = start
+            append(make((start, time_ms, data[begin:at])))
         self._at = at
         return tuple(items)
+
+    def _bad_item(self, index: int, at: int, start: int) -> FormatError:
+        begin = at + ITEM.size
+        if begin > self._end:
+            return self._bad(f"metadata {index} is cut", at)
+        (size,) = LENGTH.unpack_from(self._data, begin - LENGTH.size)
+        if begin + size > self._end:
+            return self._bad(f"the payload of metadata {index} has {size} bytes: cut", at)
+        return self._bad(f"metadata {index} begins at {start}: they ascend from 0", at)
 
     def _bad(self, problem: str, offset: int | None = None) -> FormatError:
         offset = self._at if offset is None else offset
