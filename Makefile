@@ -196,6 +196,12 @@ fuzz: ## Run each fuzzer for FUZZ_SECONDS (60) from its corpus; needs clang
 	        build/fuzz/$$name/corpus tests/fuzz/corpus/$$name; \
 	done
 
+.PHONY: fuzz-buffer
+fuzz-buffer: .venv-test/core ## Fuzz the decoders of batches and manifests for FUZZ_SECONDS; atheris
+	.venv-test/bin/python -m pip install --quiet --group fuzz
+	.venv-test/bin/python tests/fuzz/fuzz_buffer.py build/fuzz/buffer/corpus \
+	    -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/buffer/
+
 # ---- style ---------------------------------------------------------------------------------------
 
 .PHONY: lint
