@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from walengine.buffer import FormatError, InvalidInputError
 from walengine.buffer import batch as codec
-from walengine.buffer.batch import CompressionType, decode_batch, encode_batch
+from walengine.buffer.batch import CompressionType, decode_batch, encode_batch, object_bytes_max
 
 ENTRIES = [b"one", b"", b"three" * 100]
 
@@ -99,6 +99,14 @@ def test_what_does_not_fit_into_a_length_is_refused():
 
 
 # ---- limits --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", CompressionType)
+@pytest.mark.parametrize("size", [0, 1, 100, 5000, 1 << 17, 1 << 20])
+def test_an_object_is_not_much_larger_than_its_block(compression, size):
+    """What is random cannot be compressed; a reader's limit has to let it through."""
+    data = encode_batch([os.urandom(size)], compression)
+    assert len(data) <= object_bytes_max(size + 4)
 
 
 @pytest.mark.parametrize("compression", CompressionType)

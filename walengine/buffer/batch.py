@@ -31,7 +31,7 @@ import zstandard
 
 from walengine.buffer.errors import FormatError, InvalidInputError
 
-__all__ = ["BATCH_BYTES_MAX", "decode_batch", "encode_batch"]
+__all__ = ["BATCH_BYTES_MAX", "decode_batch", "encode_batch", "object_bytes_max"]
 
 BATCH_BYTES_MAX: Final = 1 << 30
 """Largest block, decompressed, that ``decode_batch`` accepts unless told otherwise."""
@@ -127,6 +127,14 @@ def decode_batch(data: bytes, name: str, *, max_batch_bytes: int = BATCH_BYTES_M
         raise _broken(name, f"unknown compression {code}", end)
     block = _decompressed(memoryview(data)[:end], name, max_batch_bytes)
     return _entries(block, len(block), count, name, " of the decompressed block")
+
+
+def object_bytes_max(max_batch_bytes: int) -> int:
+    """Return how large an object can be whose block has max_batch_bytes: for a limit on reading.
+
+    What zstd cannot make smaller it makes larger: by its ZSTD_compressBound, at most.
+    """
+    return max_batch_bytes + max_batch_bytes // 256 + 64 + FOOTER.size
 
 
 def _entries(block: bytes, end: int, count: int, name: str, where: str) -> list[bytes]:
