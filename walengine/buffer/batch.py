@@ -24,6 +24,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import chain
 from typing import Final
 
@@ -56,7 +57,7 @@ NONE, ZSTD = CODES.values()
 
 EXPANSION_SHIFT = 15
 FRAME_HEADER_MAX = 18
-STEP_BYTES_MIN, STEP_BYTES_MAX = 512, 1 << 16
+STEP_BYTES_MIN, STEP_BYTES_MAX = 512, 1 << 15
 
 Entry = bytes | bytearray | memoryview
 
@@ -177,10 +178,14 @@ def _cut(block: bytes, end: int, name: str, where: str) -> FormatError:
 
 
 def _decompressed(data: memoryview, name: str, limit_bytes: int) -> bytes:
-    """Return what the zstd frames in data, one or more, hold: at most limit_bytes."""
+    """Return what the zstd frames in data, one or more, hold: at most limit_bytes.
+
+    Each step's bytes go into one growing block at once: kept in a list and joined at the end, they
+    would need the memory twice.
+    """
     window_bytes = max(WINDOW_BYTES_MIN, min(WINDOW_BYTES_MAX, limit_bytes))
     decompressor = zstandard.ZstdDecompressor(max_window_size=window_bytes)
-    parts: list[bytes] = []
+    block = BytesIO()
     size = at = 0
     try:
         while at < len(data):
@@ -191,8 +196,7 @@ def _decompressed(data: memoryview, name: str, limit_bytes: int) -> bytes:
                     raise _broken(name, "the zstd frame is cut", at)
                 step = (limit_bytes - size) >> EXPANSION_SHIFT
                 chunk = data[at : at + max(STEP_BYTES_MIN, min(STEP_BYTES_MAX, step))]
-                parts.append(frame.decompress(chunk))
-                size += len(parts[-1])
+                size += block.write(frame.decompress(chunk))
                 if size > limit_bytes:
                     raise _too_large(name, limit_bytes, at)
                 at += len(chunk)
@@ -200,7 +204,7 @@ def _decompressed(data: memoryview, name: str, limit_bytes: int) -> bytes:
             _check_stated_size(data[begin : begin + FRAME_HEADER_MAX], size - before)
     except zstandard.ZstdError as error:
         raise _broken(name, f"{error} in the zstd frame", at) from None
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    return block.getvalue()
 
 
 def _check_stated_size(header: memoryview, size: int) -> None:
