@@ -28,7 +28,8 @@ from typing import Any, NamedTuple
 
 from machine import _commit, _processor
 
-from walengine.buffer.batch import CompressionType, decode_batch, encode_batch
+from walengine.buffer.batch import decode_batch, encode_batch
+from walengine.buffer.compression import CompressionType
 from walengine.buffer.location import BatchNamer
 from walengine.buffer.manifest import Listing, Manifest, Metadata
 

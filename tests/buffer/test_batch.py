@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from walengine.buffer import FormatError, InvalidInputError
 from walengine.buffer import batch as codec
-from walengine.buffer.batch import CompressionType, decode_batch, encode_batch, object_bytes_max
+from walengine.buffer.batch import decode_batch, encode_batch, object_bytes_max
+from walengine.buffer.compression import CompressionType
 
 ENTRIES = [b"one", b"", b"three" * 100]
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from walengine.buffer.batch import CompressionType, decode_batch, encode_batch
+from walengine.buffer.batch import decode_batch, encode_batch
+from walengine.buffer.compression import CompressionType
 from walengine.buffer.location import BatchNamer, parse_batch_name
 from walengine.buffer.manifest import Listing, Manifest, Metadata
 

@@ -21,7 +21,6 @@ about 60 bytes besides its own.
 
 from __future__ import annotations
 
-import enum
 import struct
 from collections.abc import Sequence
 from io import BytesIO
@@ -30,17 +29,13 @@ from typing import Final
 
 import zstandard
 
+from walengine.buffer.compression import CompressionType
 from walengine.buffer.errors import FormatError, InvalidInputError
 
 __all__ = ["BATCH_BYTES_MAX", "decode_batch", "encode_batch", "object_bytes_max"]
 
 BATCH_BYTES_MAX: Final = 1 << 30
 """Largest block, decompressed, that ``decode_batch`` accepts unless told otherwise."""
-
-
-class CompressionType(enum.Enum):
-    NONE = "none"
-    ZSTD = "zstd"
 
 
 ZSTD_LEVEL = 3
