@@ -1,5 +1,6 @@
 """An ordered queue made of objects and one manifest in an object store."""
 
+from walengine.buffer.compression import CompressionType
 from walengine.buffer.errors import (
     AckOrderError,
     BackpressureError,
@@ -21,6 +22,7 @@ __all__ = [
     "AckOrderError",
     "BackpressureError",
     "BatchMissingError",
+    "CompressionType",
     "FencedError",
     "FormatError",
     "InvalidInputError",
