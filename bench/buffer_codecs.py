@@ -30,8 +30,9 @@ from machine import _commit, _processor
 
 from walengine.buffer.batch import decode_batch, encode_batch
 from walengine.buffer.compression import CompressionType
+from walengine.buffer.entry import Listing, Metadata
 from walengine.buffer.location import BatchNamer
-from walengine.buffer.manifest import Listing, Manifest, Metadata
+from walengine.buffer.manifest import Manifest
 
 ROUNDS = 9
 BATCHES = (

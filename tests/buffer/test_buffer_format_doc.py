@@ -10,8 +10,9 @@ import pytest
 from processes import cli, ends
 
 from walengine.buffer.batch import decode_batch, encode_batch
+from walengine.buffer.entry import Listing, Metadata
 from walengine.buffer.location import normalise_path, parse_batch_name
-from walengine.buffer.manifest import Listing, Manifest, Metadata
+from walengine.buffer.manifest import Manifest
 
 PAGE = (Path(__file__).parents[2] / "docs" / "BUFFER_FORMAT.md").read_text(encoding="utf-8")
 LOCATION = "ingest/01JZ0000000000000000000001.batch"

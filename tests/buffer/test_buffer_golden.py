@@ -16,7 +16,8 @@ import pytest
 
 from walengine.buffer import FormatError
 from walengine.buffer.batch import decode_batch, encode_batch
-from walengine.buffer.manifest import Listing, Manifest, Metadata
+from walengine.buffer.entry import Listing, Metadata
+from walengine.buffer.manifest import Manifest
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 STORED = GOLDEN / "buffer_v1"

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from walengine.buffer import FormatError, InvalidInputError
+from walengine.buffer.entry import Listing, ManifestEntry, Metadata
 from walengine.buffer.location import BatchNamer
-from walengine.buffer.manifest import EPOCH_MAX, Listing, Manifest, ManifestEntry, Metadata
+from walengine.buffer.manifest import EPOCH_MAX, Manifest
 
 NAME = "ingest/manifest"
 U64_MAX = (1 << 64) - 1

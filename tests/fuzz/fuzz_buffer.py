@@ -20,8 +20,9 @@ with atheris.instrument_imports(include=["walengine.buffer"]):
 
     from walengine.buffer import FormatError
     from walengine.buffer.batch import decode_batch, encode_batch
+    from walengine.buffer.entry import encode_entry
     from walengine.buffer.location import location_problem
-    from walengine.buffer.manifest import Manifest, encode_entry
+    from walengine.buffer.manifest import Manifest
 
 NAME = "the/object"
 MAX_BATCH_BYTES = 1 << 20

@@ -15,8 +15,9 @@ import pytest
 
 from walengine.buffer.batch import decode_batch, encode_batch
 from walengine.buffer.compression import CompressionType
+from walengine.buffer.entry import Listing, Metadata
 from walengine.buffer.location import BatchNamer, parse_batch_name
-from walengine.buffer.manifest import Listing, Manifest, Metadata
+from walengine.buffer.manifest import Manifest
 
 PROGRAM = os.environ["WALENGINE_OPENDATA"]
 MANIFEST = "ingest/manifest"

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from walengine.buffer.entry import ManifestEntry
 from walengine.buffer.errors import FormatError
-from walengine.buffer.manifest import Manifest, ManifestEntry
+from walengine.buffer.manifest import Manifest
 from walengine.cli._run import CLEAN, CORRUPT, complain
 from walengine.cli._show import print_json
 
