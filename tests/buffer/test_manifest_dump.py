@@ -69,7 +69,7 @@ def test_what_is_no_manifest_is_corrupt(tmp_path, data, problem):
 def test_mistakes_get_a_sentence(tmp_path):
     assert ends(dump(tmp_path / "none"), 1, "No such file")
     assert ends(dump(tmp_path), 1, "Is a directory")
-    assert ends(dump(), 2, "MANIFEST")
+    assert ends(dump(), 2, "name a file as MANIFEST, or give --store")
     assert ends(cli("buffer", "manifest", "drop"), 2, "No such command")
     assert dump("--help").returncode == 0
 
@@ -79,3 +79,48 @@ def test_a_file_too_large_is_not_read_to_its_end(tmp_path):
     path.touch()
     os.truncate(path, 1 << 40)
     assert ends(dump(path), 4, "more than 1073741824 bytes")
+
+
+# ---- in a store ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A directory that is a store, with a queue in its usual place and one elsewhere."""
+    directory = tmp_path / "a queue"
+    for place, name in (("ingest", "manifest-three"), ("other/place", "manifest-bad-entries")):
+        (directory / place).mkdir(parents=True, mode=0o700)
+        (directory / place / "manifest").write_bytes((GOLDEN / f"{name}.bin").read_bytes())
+    return directory
+
+
+def objects_in(directory):
+    """Its files but for the store's own lock."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return {path: path.read_bytes() for path in files if ".walengine" not in path.parts}
+
+
+def test_a_store_is_read_and_left_as_it_is(store):
+    before = objects_in(store)
+    result = dump("--store", store.as_uri())
+    assert ends(result, 0)
+    assert json.loads(result.stdout) == FACTS["manifest-three"]["manifest"]
+    assert objects_in(store) == before
+
+
+def test_the_manifest_may_be_elsewhere(store):
+    url = store.as_uri()
+    result = dump("other/place/manifest", "--store", f"{url}/")
+    assert ends(result, 4, f"walengine: manifest {url}/other/place/manifest: sequence 1: ")
+    assert len(json.loads(result.stdout)["entries"]) == 6
+
+
+def test_mistakes_with_a_store_get_a_sentence(store, tmp_path):
+    url = store.as_uri()
+    assert ends(dump("ingest/none", "--store", url), 1, f"there is no ingest/none in {url}")
+    assert ends(dump("--store", (tmp_path / "none").as_uri()), 1)
+    assert ends(dump("../secret", "--store", url), 2, "no segment '..'")
+    assert ends(dump("--store", "ftp://host/x"), 2, "file:///DIRECTORY")
+    assert ends(dump("--store", "file://a/b"), 2, "three slashes")
+    assert ends(dump("--store", f"{url}?x=1"), 2, "write . as %3F")
+    assert not (tmp_path / "none").exists()

@@ -10,13 +10,16 @@ from typing import Any
 import click
 
 from walengine.buffer.entry import ManifestEntry
-from walengine.buffer.errors import FormatError
+from walengine.buffer.errors import FormatError, StorageError
 from walengine.buffer.manifest import Manifest
 from walengine.cli._run import CLEAN, CORRUPT, complain
 from walengine.cli._show import print_json
+from walengine.cli._store import read_object, store_option
 
 # Far above any manifest that can still be swapped; a wrong file must not fill the memory.
 MANIFEST_BYTES_MAX = 1 << 30
+
+MANIFEST_PATH = "ingest/manifest"  # the default of every configuration
 
 
 @click.group()
@@ -30,14 +33,20 @@ def manifest() -> None:
 
 
 @manifest.command(short_help="Print MANIFEST as JSON.")
-@click.argument("name", metavar="MANIFEST", type=click.Path(readable=False))
+@click.argument("name", metavar="[MANIFEST]", required=False)
+@store_option
 @click.pass_context
-def dump(context: click.Context, name: str) -> None:
-    """Print MANIFEST, a file, as JSON; change nothing.
+def dump(context: click.Context, name: str | None, url: str | None) -> None:
+    """Print MANIFEST as JSON; change nothing.
 
-    An entry that is damaged is shown with its error, and the exit code is 4.
+    MANIFEST is a file; with --store, an object's name (ingest/manifest if it is left out). An entry
+    that is damaged is shown with its error, and the exit code is 4.
     """
-    found = Manifest.parse(_read_file(name), name)
+    if url is None and not name:
+        raise click.UsageError("name a file as MANIFEST, or give --store")
+    name = name or MANIFEST_PATH
+    data = _read_file(name) if url is None else _read_object(url, name)
+    found = Manifest.parse(data, name if url is None else f"{url.rstrip('/')}/{name}")
     entries = [_entry(found, sequence) for sequence in found.sequences]
     print_json(
         {
@@ -58,6 +67,14 @@ def _read_file(name: str) -> bytes:
     if max(size_bytes, len(data)) > MANIFEST_BYTES_MAX:
         message = f"{name}: no manifest, it has more than {MANIFEST_BYTES_MAX} bytes"
         raise FormatError(message, object=name, offset=MANIFEST_BYTES_MAX)
+    return data
+
+
+def _read_object(url: str, name: str) -> bytes:
+    data = read_object(url, name, MANIFEST_BYTES_MAX)
+    if data is None:
+        message = f"there is no {name} in {url}: check both; a queue that nobody wrote to has none"
+        raise StorageError(message, object=name)
     return data
 
 
