@@ -4,7 +4,7 @@ The tree::
 
     Exception
     └── QueueError                      the queue could not do what was asked
-        ├── StorageError                the object store failed; .unclear: the write may have happened
+        ├── StorageError                the store failed; .unclear: the write may have happened
         │   └── ObjectTooLargeError     the object exceeds max_bytes; nothing of it was kept
         ├── FormatError                 bytes of .object are no manifest or batch, from .offset on
         ├── InvalidInputError           what was handed in can be no batch; also a ValueError
@@ -18,8 +18,8 @@ The tree::
         ├── UnsupportedStoreError       the store does not keep conditions, or cannot be used at all
         └── StaleBatchError             unclear for too long: appending it again could double it
 
-A wrong argument elsewhere is a ``TypeError`` or a ``ValueError``: a mistake in the program, which no
-handler of operating errors should swallow.
+A wrong argument elsewhere is a ``TypeError`` or a ``ValueError``: a mistake in the program, which
+no handler of operating errors should swallow.
 
 No message holds a secret or a payload: both end up in logs.
 """
@@ -63,7 +63,7 @@ class QueueError(Exception):
         self,
         message: str,
         *,
-        object: str | None = None,  # noqa: A002: the fact's name, as in the messages
+        object: str | None = None,  # noqa: A002 (the fact's own name)
         offset: int | None = None,
         sequence: int | None = None,
     ) -> None:

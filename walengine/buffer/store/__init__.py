@@ -3,6 +3,7 @@
 from walengine.buffer.store.port import (
     NAME_BYTES_MAX,
     NOT_MODIFIED,
+    Data,
     NotModified,
     ObjectInfo,
     ObjectStore,
@@ -14,6 +15,7 @@ from walengine.buffer.store.port import (
 __all__ = [
     "NAME_BYTES_MAX",
     "NOT_MODIFIED",
+    "Data",
     "NotModified",
     "ObjectInfo",
     "ObjectStore",

@@ -4,6 +4,8 @@ Every store behind it keeps these rules. The conformance kit in the tests assert
 
 - **Names** are paths of non-empty segments, parted by one ``/``: see ``check_name``. Any other name
   is a ``ValueError``, before the store is asked.
+- **No object is below another one's name**: where there is ``a``, a write to ``a/b`` may fail, as
+  it must in a directory.
 - **Atomic**: a reader sees an object whole, old or new, never a mixture and never a part.
 - **Durable**: when a write returns, the object survives what the store promises to survive; on a
   local directory, power loss. What a read has shown is durable too: nobody can act on an object
@@ -55,6 +57,9 @@ class NotModified(enum.Enum):
 NOT_MODIFIED: Final = NotModified.NOT_MODIFIED
 """``get_if_changed`` found the object with the etag that the caller knows."""
 
+Data: TypeAlias = bytes | bytearray | memoryview
+"""What is written: contiguous bytes, which must not change before the call returns."""
+
 Unchanged: TypeAlias = Literal[NotModified.NOT_MODIFIED]
 
 
@@ -78,6 +83,7 @@ class StoredObject:
 
     @property
     def etag(self) -> str:
+        """What tells this content from the next, for ``replace`` and ``get_if_changed``."""
         if not isinstance(self._etag, str):
             self._etag = self._etag(self.data)
         return self._etag
@@ -135,11 +141,11 @@ class ObjectStore(Protocol):
         """Return what is known about the object, or None where there is none."""
         ...
 
-    async def put(self, name: str, data: bytes) -> None:
+    async def put(self, name: str, data: Data) -> None:
         """Write the object, over whatever is there."""
         ...
 
-    async def create(self, name: str, data: bytes) -> str | None:
+    async def create(self, name: str, data: Data) -> str | None:
         """Write the object only if there is none.
 
         Returns:
@@ -147,7 +153,7 @@ class ObjectStore(Protocol):
         """
         ...
 
-    async def replace(self, name: str, data: bytes, etag: str) -> str | None:
+    async def replace(self, name: str, data: Data, etag: str) -> str | None:
         """Write the object only if the one there has this etag: compare and set.
 
         Returns:
