@@ -38,6 +38,7 @@ class AsyncShell(Generic[T]):
         self.core = core
         self.destination = destination
         self._turn = asyncio.Lock()  # of those who wait for room: first come, first served
+        self._queued = 0  # how many those are
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -65,7 +66,7 @@ class AsyncShell(Generic[T]):
         if core.is_full():
             self._begin()
             core.raise_kept()
-        if core.is_full() or self._turn.locked():
+        if core.is_full() or self._queued:
             raise BackpressureError(
                 f"{core.name}: {len(core.items)} items are buffered, one batch or more of them "
                 "waiting; await ready(), or send()"
@@ -76,7 +77,7 @@ class AsyncShell(Generic[T]):
         """Wait for room, then accept one item."""
         self._enter()
         self.core.raise_kept()
-        if self.core.is_full() or self._turn.locked():
+        if self.core.is_full() or self._queued:
             await self._room()
         self._accept_or_raise(item)
 
@@ -154,7 +155,7 @@ class AsyncShell(Generic[T]):
         """Begin to live on a loop; what ran on a former one, now closed, is over."""
         if self._is_writing:
             self._settle(asyncio.CancelledError())
-        self._loop, self._timer, self._turn = loop, None, asyncio.Lock()
+        self._loop, self._timer, self._turn, self._queued = loop, None, asyncio.Lock(), 0
 
     def _accept(self, item: T) -> int:
         """Accept, and begin to write what is due; return the item's position."""
@@ -181,10 +182,14 @@ class AsyncShell(Generic[T]):
         """Wait until one item has room; others who wait for that come first."""
         self._enter()
         self.core.raise_kept()
-        async with self._turn:
-            while self.core.is_full():
-                await self._relief()
-            self.core.check_open()
+        self._queued += 1
+        try:
+            async with self._turn:
+                while self.core.is_full():
+                    await self._relief()
+        finally:
+            self._queued -= 1
+        self.core.check_open()
 
     async def _relief(self) -> None:
         """Wait until a write ends (begin one if need be); raise its error."""
