@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from walengine.sinks import (
     AsyncBatchSink,
     AsyncCallbackSink,
+    AsyncLogSink,
     BatchSink,
     CallbackSink,
     SinkClosedError,
@@ -137,11 +139,27 @@ def test_close_that_fails_leaves_the_sink_open():
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("is_async", [False, True])
-def test_send_all_goes_on_with_the_same_iterator(is_async):
+class AsyncNumbers:
+    """An asynchronous iterator of 0 to 6."""
+
+    def __init__(self):
+        self.numbers = iter(range(7))
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        try:
+            return next(self.numbers)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+@pytest.mark.parametrize("kind", ["sync", "async", "async source"])
+def test_send_all_goes_on_with_the_same_iterator(kind):
     flaky = Flaky()
-    source = iter(range(7))
-    if is_async:
+    source = AsyncNumbers() if kind == "async source" else iter(range(7))
+    if kind != "sync":
         sink = AsyncCallbackSink(3, flaky)
         send_all = lambda: asyncio.run(sink.send_all(source))  # noqa: E731
     else:
@@ -284,12 +302,75 @@ def test_a_write_that_dies_with_its_loop_is_not_lost():
     assert batches == [[1], [1]]
 
 
+def test_who_waits_for_room_is_not_overtaken():
+    """Method: a task that looks at every turn sends as soon as the first of two waiters is in."""
+
+    async def run():
+        gate, written, returned = asyncio.Event(), [], []
+
+        async def on_flush(batch):
+            await gate.wait()
+            written.extend(batch)
+
+        async def send(item):
+            await sink.send(item)
+            returned.append(item)
+
+        async def overtake():
+            while not returned:
+                await asyncio.sleep(0)
+            await send(6)
+
+        sink = AsyncCallbackSink(2, on_flush)
+        for i in range(4):
+            await sink.send(i)
+        tasks = [asyncio.create_task(each) for each in (send(4), send(5), overtake())]
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.gather(*tasks)
+        await sink.aclose()
+        assert written == list(range(7))
+
+    asyncio.run(run())
+
+
+def test_a_write_in_a_thread_that_outlives_its_loop_is_counted():
+    class Writer:
+        lines = ""
+
+        def write(self, text):
+            released.wait()
+            self.lines += text
+
+        def flush(self):
+            pass
+
+    async def run():
+        await sink.send("one")
+        await asyncio.sleep(0)  # the thread is at it
+        threading.Timer(0.02, released.set).start()
+
+    released = threading.Event()
+    writer = Writer()
+    sink = AsyncLogSink(writer, chunk_lines=1)
+    asyncio.run(run())
+    assert sink.buffered_count() == 0
+    asyncio.run(sink.aclose())
+    assert writer.lines == "one\n"
+
+
 # ---- threads -------------------------------------------------------------------------------------
 
 
 def test_threads_share_a_sync_sink(scaled, count):
     per_thread = scaled(2000)
-    sink = BatchSink(7)
+    items = []
+
+    def on_flush(batch):
+        time.sleep(0)
+        items.extend(batch)
+
+    sink = CallbackSink(7, on_flush)
 
     def send(k):
         for i in range(per_thread):
@@ -302,7 +383,7 @@ def test_threads_share_a_sync_sink(scaled, count):
         thread.start()
     for thread in threads:
         thread.join()
-    items = [item for batch in sink.into_batches() for item in batch]
+    sink.close()
     assert len(items) == 4 * per_thread
     for k in range(4):
         assert [i for thread, i in items if thread == k] == list(range(per_thread))
@@ -311,12 +392,14 @@ def test_threads_share_a_sync_sink(scaled, count):
 
 def test_the_handler_and_its_sink_cannot_lock_each_other_out():
     """Method: one thread flushes while its destination logs; another one logs meanwhile."""
-    inside, out = threading.Event(), []
+    inside, outside, out = threading.Event(), threading.Event(), []
     logger = logging.getLogger("test_sinks.deadlock")
     logger.propagate = False
 
     def on_flush(batch):
         inside.set()
+        outside.wait()
+        time.sleep(0.02)  # the other thread is at a lock by now
         out.extend(batch)
         if len(out) < 3:
             logger.warning("from the destination")
@@ -328,6 +411,7 @@ def test_the_handler_and_its_sink_cannot_lock_each_other_out():
     flusher = threading.Thread(target=sink.flush)
     flusher.start()
     inside.wait()
+    outside.set()
     for _ in range(200):
         logger.warning("from outside")
     flusher.join()
