@@ -152,18 +152,18 @@ def test_age_trigger_on_the_loop():
 def test_the_timer_retries_and_the_error_reaches_a_caller():
     async def run():
         calls = []
-        healed = asyncio.Event()
+        failed, healed = asyncio.Event(), asyncio.Event()
 
         async def on_flush(batch):
             calls.append(batch)
             if len(calls) < 3:
+                failed.set()
                 raise OSError("down")
             healed.set()
 
         async with AsyncCallbackSink(100, on_flush, SinkOptions(max_age=0.01)) as sink:
             await sink.send(1)
-            while not calls:
-                await asyncio.sleep(0.001)
+            await failed.wait()
             with pytest.raises(OSError, match="down"):
                 await sink.send(2)
             await healed.wait()
@@ -211,7 +211,7 @@ def test_backpressure_stays_until_the_low_watermark():
 
 
 def test_what_on_backpressure_raises_is_logged_only(caplog):
-    sink = BatchSink(2, SinkOptions(on_backpressure=lambda on: 1 / 0))
+    sink = BatchSink(2, SinkOptions(on_backpressure=lambda _: 1 / 0))
     sink.send(1)
     sink.send(2)
     assert "on_backpressure failed" in caplog.text

@@ -172,6 +172,7 @@ def test_the_handler_formats_batches_and_flushes_errors(logger):
     logger.info("four")
     handler.close()
     assert handler.sink.closed
+    handler.flush()  # as logging does at exit
     assert writer.chunks[-1] == "INFO four\n"
 
 
@@ -408,8 +409,9 @@ def test_async_fan_out_feeds_all_at_once():
             bad.is_down = False
             for i in (2, 3):
                 await sink.send(i)  # slow is full: its part is waited for in the background
-            while len(fast) < 4:
-                await asyncio.sleep(0)
+            await asyncio.wait([targets[1]._shell._task])
+            await targets[1].flush()
+            assert fast == [0, 1, 2, 3]
             assert slow == []
             gate.set()
             await sink.send_all([4, 5])

@@ -1,6 +1,7 @@
 """Random histories against a list: what was accepted is written once, in order, whatever fails."""
 
 import asyncio
+import contextlib
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,10 +87,8 @@ class OneDestination(RuleBasedStateMachine):
 
     @rule()
     def poll(self):
-        try:
+        with contextlib.suppress(DownError):
             self.sink.poll()
-        except DownError:
-            pass
 
     @invariant()
     def nothing_is_lost_or_doubled(self):
@@ -273,11 +272,9 @@ class Driver:
 
     async def send_all(self, source):
         while True:
-            try:
+            with contextlib.suppress(DownError, ExceptionGroup):
                 await self.sink.send_all(source)
                 return
-            except (DownError, ExceptionGroup):
-                pass
 
     async def run(self, history):
         for verb, turns in history:
@@ -287,10 +284,8 @@ class Driver:
 
     async def close(self):
         while not self.sink.closed:
-            try:
+            with contextlib.suppress(DownError, ExceptionGroup):
                 await self.sink.aclose()
-            except (DownError, ExceptionGroup):
-                pass
 
 
 @given(history=steps, plan=plans, capacity=st.integers(1, 4))

@@ -316,8 +316,8 @@ class AsyncShell(Generic[T]):
         if core.state is State.CLOSED or not core.items:
             return
         warnings.warn(
-            f"{core.name} was not closed: {len(core.items)} items are buffered and not written; "
-            "await aclose(), or use async with",
+            f"{core.name} was not closed; items that were not written: {len(core.items)}. "
+            "Call await aclose(), or use async with",
             ResourceWarning,
             stacklevel=2,
         )

@@ -122,7 +122,10 @@ class Shell(Generic[T]):
         except Exception as error:  # noqa: BLE001 (whatever a destination raises)
             # There is no caller whose place a traceback would show.
             log.error(  # noqa: TRY400
-                "%s was not closed, and %d items are lost: %r", core.name, len(core.items), error
+                "%s was not closed; items that are lost: %d, for %r",
+                core.name,
+                len(core.items),
+                error,
             )
 
     def after_fork_in_child(self) -> None:

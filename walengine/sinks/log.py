@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Protocol
 
 from walengine.sinks._buffered import AsyncBufferedSink, BufferedSink
 from walengine.sinks._destination import Destination, InThread
+from walengine.sinks.errors import SinkClosedError
 from walengine.sinks.options import SinkOptions
 from walengine.sinks.protocols import Sink
 
@@ -157,12 +159,13 @@ class SinkHandler(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Flush the sink.
+        """Flush the sink; logging does that at exit, with closed handlers too.
 
         Raises:
             Exception: Whatever the destination raised; the records stay buffered.
         """
-        self._sink.flush()
+        with contextlib.suppress(SinkClosedError):
+            self._sink.flush()
 
     def close(self) -> None:
         """Close the sink, and the handler whatever comes of that.
