@@ -77,7 +77,7 @@ class AsyncShell(Generic[T]):
         """Wait for room, then accept one item."""
         self._enter()
         self.core.raise_kept()
-        if self.core.is_full() or self._queued:
+        if self._must_wait():
             await self._room()
         self._accept_or_raise(item)
 
@@ -94,7 +94,8 @@ class AsyncShell(Generic[T]):
                 self.core.check_open()
                 self._accept(item)
                 count += 1
-                await self._room()
+                if self._must_wait():
+                    await self._room()
         else:
             for item in source:
                 self.core.check_open()
@@ -102,7 +103,8 @@ class AsyncShell(Generic[T]):
                 count += 1
                 if count % self.core.capacity == 0:
                     await asyncio.sleep(0)  # the batch that was just begun needs the loop
-                await self._room()
+                if self._must_wait():
+                    await self._room()
         await self.flush()
         return count
 
@@ -177,6 +179,10 @@ class AsyncShell(Generic[T]):
             core.raise_kept()
 
     # ---- waiting ---------------------------------------------------------------------------------
+
+    def _must_wait(self) -> bool:
+        core = self.core
+        return bool(self._queued or core.kept_error or core.is_full())
 
     async def _room(self) -> None:
         """Wait until one item has room; others who wait for that come first."""
