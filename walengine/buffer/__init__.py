@@ -1,6 +1,7 @@
 """An ordered queue made of objects and one manifest in an object store."""
 
 from walengine.buffer.compression import CompressionType
+from walengine.buffer.config import ConsumerConfig, ProducerConfig
 from walengine.buffer.errors import (
     AckOrderError,
     BackpressureError,
@@ -17,18 +18,22 @@ from walengine.buffer.errors import (
     StorageError,
     UnsupportedStoreError,
 )
+from walengine.buffer.store_config import ObjectStoreConfig
 
 __all__ = [
     "AckOrderError",
     "BackpressureError",
     "BatchMissingError",
     "CompressionType",
+    "ConsumerConfig",
     "FencedError",
     "FormatError",
     "InvalidInputError",
     "ManifestLostError",
+    "ObjectStoreConfig",
     "ObjectTooLargeError",
     "PairingError",
+    "ProducerConfig",
     "QueueError",
     "SequenceGapError",
     "StaleBatchError",
