@@ -147,13 +147,14 @@ class Gate:
 def temporary(tree: Tree, modes: Modes) -> Iterator[tuple[int, str]]:
     """Make a temporary file, locked, for the block; yields (descriptor, name in tree.own).
 
-    It is removed at the end, if it has not been renamed by then.
+    It is removed at the end, if it has not been renamed by then. If that fails, the write has an
+    outcome of its own all the same, and the next to open the store collects what is left.
     """
     descriptor, name = _new_temporary(tree, modes)
     try:
         yield descriptor, name
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=tree.own)
         close_locked(descriptor)
 

@@ -341,8 +341,12 @@ class LocalStore:
 
     def _open(self) -> _Opened | None:
         """Return the directory, open, or None where there is none yet."""
-        if self._opened is None and not os.path.lexists(self._path):
-            return None
+        if self._opened is None:
+            with self._failing("open", ""):
+                try:
+                    self._path.stat()  # not exists(), to which a place it may not look at is empty
+                except FileNotFoundError:
+                    return None
         return self._made()
 
     def _refuse_large(self, name: str, size_bytes: int, max_bytes: int | None) -> None:
