@@ -168,6 +168,19 @@ build/%/libwalengine.a:
 reliability: ## Write the counts of the last make test into docs/RELIABILITY.md
 	.venv-test/bin/python tests/reliability_table.py
 
+# ---- other programs ------------------------------------------------------------------------------
+
+# Not part of `make test`: the first build compiles some 340 crates, which takes minutes.
+INTEROP := build/interop/debug/opendata-interop
+
+.PHONY: interop
+interop: .venv-test/core ## Check that OpenData's crate and this package read each other; needs cargo
+	@command -v cargo > /dev/null || { echo "interop: skipped, there is no cargo"; exit 0; }; \
+	set -e; cargo build --quiet --manifest-path tests/interop/opendata/Cargo.toml \
+	    --target-dir build/interop; \
+	WALENGINE_OPENDATA=$(CURDIR)/$(INTEROP) .venv-test/bin/python -m pytest \
+	    tests/interop/check_opendata.py
+
 # ---- fuzzing -------------------------------------------------------------------------------------
 
 # What libFuzzer finds worth keeping goes to build/fuzz/<name>/corpus; it is checked in by hand.
@@ -186,6 +199,12 @@ fuzz: ## Run each fuzzer for FUZZ_SECONDS (60) from its corpus; needs clang
 	        -artifact_prefix=build/fuzz/$$name/ \
 	        build/fuzz/$$name/corpus tests/fuzz/corpus/$$name; \
 	done
+
+.PHONY: fuzz-buffer
+fuzz-buffer: .venv-test/core ## Fuzz the decoders of batches and manifests for FUZZ_SECONDS; atheris
+	.venv-test/bin/python -m pip install --quiet --group fuzz
+	.venv-test/bin/python tests/fuzz/fuzz_buffer.py build/fuzz/buffer/corpus \
+	    -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/buffer/
 
 # ---- style ---------------------------------------------------------------------------------------
 

