@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 1 << 20
 _LISTED_AT_ONCE = 1000
+_MESSAGE_MAX = 1000
+_SECRET_MIN = 8
 
 # A reply that takes longer is given up: the producer's own rules go on from there.
 REQUEST_TIMEOUT_S = 30.0
@@ -55,10 +57,12 @@ _RETRIES_MAX = 5
 _RETRYING_MAX = timedelta(seconds=60)
 
 _QUERY = re.compile(r"\?[^\s\"')]+")
-# Statuses with which a server refuses before it writes. Read out of the message, since obstore has
-# classes for some of them only; a message without one is unclear.
-_REFUSED = re.compile(r"\b(?:400|401|403|404|405|411|413|414|431|501) [A-Z][a-z]")
-_NOT_CONNECTED = re.compile(r"tcp connect error|dns error|failed to lookup", re.IGNORECASE)
+# obstore has no classes for most of what tells a refusal from a loss; its texts have the status of
+# the answer, or the kind of failure where there was none. What has neither is unclear.
+_STATUS = re.compile(r" - Server returned non-2xx status code: (\d{3})")
+_REFUSED = frozenset({"400", "401", "403", "404", "405", "411", "413", "414", "416", "431", "501"})
+_KIND = re.compile(r"HttpError \{\s+kind: (\w+)")
+_NOT_SENT = "Connect"
 
 
 class CloudStore:
@@ -231,18 +235,19 @@ class CloudStore:
         try:
             yield
         except (self._failures.BaseError, OSError) as error:
-            text = self._without_secrets(_innermost(str(error)))
-            unclear = writes and not _REFUSED.search(text) and not _NOT_CONNECTED.search(text)
-            # Its cause would show what was cut off here.
+            text, refused = _explained(str(error), name)
+            # Its cause would show the secrets that are taken out here.
             raise StorageError(
-                f"{self.url}: cannot {verb} {name or 'the store'}: {text}",
+                f"{self.url}: cannot {verb} {name or 'the store'}: {self._without_secrets(text)}",
                 object=name or None,
-                unclear=unclear,
+                unclear=writes and not refused,
             ) from None
 
     def _without_secrets(self, text: str) -> str:
         text = _QUERY.sub("?…", text)
         for secret in self._secrets:
+            if len(secret) < _SECRET_MIN:
+                continue  # a test's; in words of the message it would make holes
             text = text.replace(secret, "…")
         return text
 
@@ -326,6 +331,15 @@ def _says_conflict(error: BaseException) -> bool:
     return "409 Conflict" in str(error)
 
 
-def _innermost(text: str) -> str:
-    """Return the message without the dump of the error's structure that obstore puts behind it."""
-    return text.partition("\n\nDebug source:")[0].strip()[:1000]
+def _explained(text: str, name: str) -> tuple[str, bool]:
+    """Return (one or two lines of obstore's text, whether nothing was done and that is known)."""
+    message, _, structure = text.partition("\n\nDebug source:")
+    status = _STATUS.search(message)
+    if status is not None:
+        # A name may hold any words: one that sounds like a server's proves nothing.
+        refused = status[1] in _REFUSED and not _STATUS.search(name)
+        return message.strip()[:_MESSAGE_MAX], refused
+    kind = _KIND.search(structure)
+    if kind is None:
+        return message.strip()[:_MESSAGE_MAX], False
+    return f"{message.strip()[:_MESSAGE_MAX]} ({kind[1]})", kind[1] == _NOT_SENT
