@@ -12,6 +12,7 @@ import servers
 from needs import needs_package, needs_s3_server
 
 from walengine.buffer import ObjectStoreConfig
+from walengine.buffer.store.local import LocalStore
 from walengine.buffer.store.probe import make_store
 
 STORES = ("memory", "local", "moto", "seaweedfs")
@@ -74,3 +75,25 @@ def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
         return asyncio.run(alone())
 
     return run
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def check(root, run):
+    """check(function) runs it with the store of root and closes that."""
+
+    def check(function, **options):
+        async def with_store():
+            store = LocalStore(root, **options)
+            try:
+                return await function(store)
+            finally:
+                await store.aclose()
+
+        return run(with_store())
+
+    return check

@@ -73,7 +73,8 @@ def _start(directory: Path) -> tuple[subprocess.Popen[bytes], str]:
         server = subprocess.Popen(
             [
                 *leash, Path(sys.executable).parent / "weed", "server", f"-dir={directory}",
-                f"-ip={HOST}", f"-ip.bind={HOST}", "-s3", "-s3.port.iceberg=0", "-s3.iam=false",
+                f"-ip={HOST}", f"-ip.bind={HOST}", "-s3", "-s3.iam=false",
+                "-s3.port.iceberg=0", "-s3.port.lance=0",
                 "-master.volumeSizeLimitMB=64", "-volume.max=16", "-master.telemetry=false",
                 *services,
             ],

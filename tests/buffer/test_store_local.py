@@ -1,4 +1,4 @@
-"""The directory as a store: crashes, hostile directories, full disks, stopped processes."""
+"""The directory as a store: crashes, order on the disk, failures, stopped processes."""
 
 import asyncio
 import errno
@@ -6,7 +6,6 @@ import fcntl
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -14,66 +13,11 @@ import time
 from pathlib import Path
 
 import pytest
-from needs import needs_linux, needs_root, needs_tool
+from local_stores import PREAMBLE, files_below, get, program, put
+from needs import needs_root, needs_tool
 
-from walengine.buffer import ObjectTooLargeError, StorageError, UnsupportedStoreError
-from walengine.buffer.store import _tree
-from walengine.buffer.store.local import LocalStore
-
-PREAMBLE = """
-import asyncio, os, signal, sys, threading, time
-from walengine.buffer.store.local import LocalStore
 from walengine.buffer import StorageError
-path = sys.argv[1]
-"""
-
-
-@pytest.fixture
-def root(tmp_path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def check(root, run):
-    """check(function) runs it with the store of root and closes that."""
-
-    def check(function, **options):
-        async def with_store():
-            store = LocalStore(root, **options)
-            try:
-                return await function(store)
-            finally:
-                await store.aclose()
-
-        return run(with_store())
-
-    return check
-
-
-def program(code: str, *arguments: object, **options) -> subprocess.Popen:
-    source = PREAMBLE + textwrap.dedent(code)
-    return subprocess.Popen([sys.executable, "-c", source, *map(str, arguments)],
-                            text=True, **options)  # fmt: skip
-
-
-def get(check, name="a"):
-    async def body(store):
-        found = await store.get(name)
-        return found and found.data
-
-    return check(body)
-
-
-def put(check, name="a", data=b"1", **options):
-    async def body(store):
-        await store.put(name, data)
-
-    check(body, **options)
-
-
-def files_below(root: Path) -> list[str]:
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-
+from walengine.buffer.store.local import LocalStore
 
 # ---- crashes -------------------------------------------------------------------------------------
 
@@ -224,169 +168,6 @@ def test_each_write_syncs_file_then_directory_and_each_new_directory(root, check
         ("mkdir", "p"), ("fsync", "."), ("mkdir", "q"), ("fsync", "p"),
         ("fsync", "temporary"), ("rename", "a"), ("fsync", "p/q"),
     ]  # fmt: skip
-
-
-# ---- hostile directories -------------------------------------------------------------------------
-
-
-@pytest.fixture
-def outside(tmp_path) -> Path:
-    path = tmp_path / "outside"
-    path.mkdir()
-    (path / "secret").write_bytes(b"secret")
-    return path
-
-
-def test_no_link_leads_out_of_the_root(root, check, outside):
-    put(check)
-    (root / "link").symlink_to(outside / "secret")
-    (root / "directory").symlink_to(outside)
-
-    async def body(store):
-        for name in ("link", "directory/secret", "directory/new"):
-            for call in (store.get(name), store.head(name), store.put(name, b"x"),
-                         store.create(name, b"x"), store.replace(name, b"x", "e"),
-                         store.delete(name), store.get_if_changed(name, "e")):  # fmt: skip
-                with pytest.raises(StorageError, match="symbolic link"):
-                    await call
-        return [info.name async for info in store.list()]
-
-    assert check(body) == ["a"]
-    assert (outside / "secret").read_bytes() == b"secret"
-    assert files_below(outside) == ["secret"]
-
-
-def test_links_in_the_stores_own_places_are_refused(root, check, outside):
-    put(check)
-    lock = root / ".walengine" / "lock"
-    lock.unlink()
-    lock.symlink_to(outside / "secret")
-    with pytest.raises(StorageError):
-        put(check)
-    lock.unlink()
-    lock.hardlink_to(outside / "secret")
-    with pytest.raises(StorageError):
-        put(check)
-    lock.unlink()
-    (root / ".walengine").rmdir()
-    (root / ".walengine").symlink_to(outside)
-    with pytest.raises(StorageError):
-        put(check)
-    assert (outside / "secret").read_bytes() == b"secret"
-
-
-def test_what_is_no_file_is_no_object(root, check):
-    put(check, "d/below")
-    os.mkfifo(root / "fifo")
-    with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(root)
-        listener.bind("socket")
-
-    async def body(store):
-        for name in ("fifo", "socket"):
-            for call in (store.get(name), store.put(name, b""), store.delete(name),
-                         store.create(name, b"")):  # fmt: skip
-                with pytest.raises(StorageError, match="no regular file"):
-                    await call
-        assert await store.get("d") is None
-        assert await store.head("d") is None
-        assert await store.replace("d", b"", "e") is None
-        await store.delete("d")
-        for call in (store.put("d", b""), store.create("d", b"")):
-            with pytest.raises(StorageError, match="directory in its place"):
-                await call
-        assert await store.get("d/below/x") is None
-        await store.delete("d/below/x")
-        with pytest.raises(StorageError, match="no directory"):
-            await store.put("d/below/x", b"")
-        return [info.name async for info in store.list()]
-
-    assert check(body) == ["d/below"]
-
-
-def test_a_sparse_file_is_not_read(root, check):
-    put(check)
-    os.truncate(root / "a", 1 << 40)
-
-    async def body(store):
-        with pytest.raises(ObjectTooLargeError, match="more than the 1000 bytes"):
-            await store.get("a", max_bytes=1000)
-
-    check(body)
-
-
-def test_a_removed_lock_is_made_anew(root, check):
-    async def body(store):
-        etag = await store.create("a", b"1")
-        (root / ".walengine" / "lock").unlink()
-        assert await store.replace("a", b"2", etag)
-
-    check(body)
-
-
-def test_a_removed_root_is_an_error_and_no_empty_store(root, check):
-    async def body(store):
-        await store.put("a", b"1")
-        (root / "a").unlink()
-        (root / ".walengine" / "lock").unlink()
-        (root / ".walengine").rmdir()
-        root.rmdir()
-        for call in (store.get("a"), store.put("a", b"2")):
-            with pytest.raises(StorageError, match="removed while it was open"):
-                await call
-
-    check(body)
-
-
-def test_reading_makes_no_directory(root, check):
-    async def body(store):
-        assert await store.get("a") is None
-        assert await store.head("a") is None
-        await store.delete("a")
-        return [info async for info in store.list()]
-
-    assert check(body) == []
-    assert not root.exists()
-
-
-def test_modes_do_not_depend_on_the_umask(root, check):
-    for mask in (0o000, 0o077):
-        before = os.umask(mask)
-        try:
-            put(check, f"p{mask}/a")
-        finally:
-            os.umask(before)
-        assert (root / f"p{mask}").stat().st_mode & 0o777 == 0o700
-        assert (root / f"p{mask}/a").stat().st_mode & 0o777 == 0o600
-    assert root.stat().st_mode & 0o777 == 0o700
-
-
-def test_a_directory_that_others_may_write_to_is_refused_or_asked_for(root, check):
-    root.mkdir()
-    root.chmod(0o770)
-    with pytest.raises(UnsupportedStoreError, match="allow_shared_dir"):
-        put(check)
-    put(check, allow_shared_dir=True)
-    assert (root / "a").stat().st_mode & 0o777 == 0o660
-
-
-def test_network_filesystems_are_refused(root, check, monkeypatch):
-    needs_linux()
-    put(check)
-    monkeypatch.setattr(_tree, "filesystem_of", lambda _descriptor: "nfs4")
-    with pytest.raises(UnsupportedStoreError, match=r"network filesystem \(nfs4\)"):
-        put(check)
-
-
-def test_the_filesystem_is_told_by_the_mount(tmp_path):
-    needs_linux()
-    answer = subprocess.run(["stat", "-f", "-c", "%T", "/proc"], capture_output=True, check=True)
-    assert answer.stdout.strip() == b"proc"
-    descriptor = os.open("/proc", os.O_RDONLY)
-    try:
-        assert _tree.filesystem_of(descriptor) == "proc"
-    finally:
-        os.close(descriptor)
 
 
 # ---- failures ------------------------------------------------------------------------------------

@@ -305,7 +305,8 @@ def _given(keys: dict[str, Any]) -> dict[str, Any]:
 
 
 def _secrets_of(config: ObjectStoreConfig) -> list[str]:
-    secret = [each.name for each in fields(config) if each.metadata["secret"]]  # type: ignore[arg-type]
+    known = fields(config)  # type: ignore[arg-type]
+    secret = [each.name for each in known if each.metadata["secret"]]
     return [value for name in secret if (value := getattr(config, name))]
 
 

@@ -1,0 +1,175 @@
+"""The directory as a store: links, what is no file, removed and foreign directories."""
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from local_stores import files_below, put
+from needs import needs_linux
+
+from walengine.buffer import ObjectTooLargeError, StorageError, UnsupportedStoreError
+from walengine.buffer.store import _tree
+
+# ---- hostile directories -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outside(tmp_path) -> Path:
+    path = tmp_path / "outside"
+    path.mkdir()
+    (path / "secret").write_bytes(b"secret")
+    return path
+
+
+def test_no_link_leads_out_of_the_root(root, check, outside):
+    put(check)
+    (root / "link").symlink_to(outside / "secret")
+    (root / "directory").symlink_to(outside)
+
+    async def body(store):
+        for name in ("link", "directory/secret", "directory/new"):
+            for call in (store.get(name), store.head(name), store.put(name, b"x"),
+                         store.create(name, b"x"), store.replace(name, b"x", "e"),
+                         store.delete(name), store.get_if_changed(name, "e")):  # fmt: skip
+                with pytest.raises(StorageError, match="symbolic link"):
+                    await call
+        return [info.name async for info in store.list()]
+
+    assert check(body) == ["a"]
+    assert (outside / "secret").read_bytes() == b"secret"
+    assert files_below(outside) == ["secret"]
+
+
+def test_links_in_the_stores_own_places_are_refused(root, check, outside):
+    put(check)
+    lock = root / ".walengine" / "lock"
+    lock.unlink()
+    lock.symlink_to(outside / "secret")
+    with pytest.raises(StorageError):
+        put(check)
+    lock.unlink()
+    lock.hardlink_to(outside / "secret")
+    with pytest.raises(StorageError):
+        put(check)
+    lock.unlink()
+    (root / ".walengine").rmdir()
+    (root / ".walengine").symlink_to(outside)
+    with pytest.raises(StorageError):
+        put(check)
+    assert (outside / "secret").read_bytes() == b"secret"
+
+
+def test_what_is_no_file_is_no_object(root, check):
+    put(check, "d/below")
+    os.mkfifo(root / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        os.chdir(root)
+        listener.bind("socket")
+
+    async def body(store):
+        for name in ("fifo", "socket"):
+            for call in (store.get(name), store.put(name, b""), store.delete(name),
+                         store.create(name, b"")):  # fmt: skip
+                with pytest.raises(StorageError, match="no regular file"):
+                    await call
+        assert await store.get("d") is None
+        assert await store.head("d") is None
+        assert await store.replace("d", b"", "e") is None
+        await store.delete("d")
+        for call in (store.put("d", b""), store.create("d", b"")):
+            with pytest.raises(StorageError, match="directory in its place"):
+                await call
+        assert await store.get("d/below/x") is None
+        await store.delete("d/below/x")
+        with pytest.raises(StorageError, match="no directory"):
+            await store.put("d/below/x", b"")
+        return [info.name async for info in store.list()]
+
+    assert check(body) == ["d/below"]
+
+
+def test_a_sparse_file_is_not_read(root, check):
+    put(check)
+    os.truncate(root / "a", 1 << 40)
+
+    async def body(store):
+        with pytest.raises(ObjectTooLargeError, match="more than the 1000 bytes"):
+            await store.get("a", max_bytes=1000)
+
+    check(body)
+
+
+def test_a_removed_lock_is_made_anew(root, check):
+    async def body(store):
+        etag = await store.create("a", b"1")
+        (root / ".walengine" / "lock").unlink()
+        assert await store.replace("a", b"2", etag)
+
+    check(body)
+
+
+def test_a_removed_root_is_an_error_and_no_empty_store(root, check):
+    async def body(store):
+        await store.put("a", b"1")
+        (root / "a").unlink()
+        (root / ".walengine" / "lock").unlink()
+        (root / ".walengine").rmdir()
+        root.rmdir()
+        for call in (store.get("a"), store.put("a", b"2")):
+            with pytest.raises(StorageError, match="removed while it was open"):
+                await call
+
+    check(body)
+
+
+def test_reading_makes_no_directory(root, check):
+    async def body(store):
+        assert await store.get("a") is None
+        assert await store.head("a") is None
+        await store.delete("a")
+        return [info async for info in store.list()]
+
+    assert check(body) == []
+    assert not root.exists()
+
+
+def test_modes_do_not_depend_on_the_umask(root, check):
+    for mask in (0o000, 0o077):
+        before = os.umask(mask)
+        try:
+            put(check, f"p{mask}/a")
+        finally:
+            os.umask(before)
+        assert (root / f"p{mask}").stat().st_mode & 0o777 == 0o700
+        assert (root / f"p{mask}/a").stat().st_mode & 0o777 == 0o600
+    assert root.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_others_may_write_to_is_refused_or_asked_for(root, check):
+    root.mkdir()
+    root.chmod(0o770)
+    with pytest.raises(UnsupportedStoreError, match="allow_shared_dir"):
+        put(check)
+    put(check, allow_shared_dir=True)
+    assert (root / "a").stat().st_mode & 0o777 == 0o660
+
+
+def test_network_filesystems_are_refused(root, check, monkeypatch):
+    needs_linux()
+    put(check)
+    monkeypatch.setattr(_tree, "filesystem_of", lambda _descriptor: "nfs4")
+    with pytest.raises(UnsupportedStoreError, match=r"network filesystem \(nfs4\)"):
+        put(check)
+
+
+def test_the_filesystem_is_told_by_the_mount(tmp_path):
+    needs_linux()
+    answer = subprocess.run(["stat", "-f", "-c", "%T", "/proc"], capture_output=True, check=True)
+    assert answer.stdout.strip() == b"proc"
+    descriptor = os.open("/proc", os.O_RDONLY)
+    try:
+        assert _tree.filesystem_of(descriptor) == "proc"
+    finally:
+        os.close(descriptor)
