@@ -105,9 +105,11 @@ def test_the_durable_lsn_stays(poisoned):
 def test_a_failed_sync_is_not_tried_again(poisoned):
     wal, _ = poisoned
     _native._fault_set(_native._FAULT_SYNC, _native._FAULT_FAIL, errno.EIO)
-    with pytest.raises(WalPoisonedError):
-        wal.sync()
-    assert _native._fault_count() == 0
+    for _ in range(10):
+        with pytest.raises(WalPoisonedError):
+            wal.sync()
+    # A step of the background that was under way when the first one failed may end with its own.
+    assert _native._fault_count() <= 1
 
 
 def test_a_failed_write_poisons(path):
