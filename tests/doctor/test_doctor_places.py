@@ -292,7 +292,7 @@ def open_to_all(tmp_path):
     place = tmp_path / "place"
     place.mkdir(mode=0o755)
     for above in (tmp_path, *tmp_path.parents):
-        if above.stat().st_uid == os.geteuid() and above.name.startswith("pytest-"):
+        if above.stat().st_uid == os.geteuid() and above.name.startswith(("pytest-", "popen-")):
             above.chmod(above.stat().st_mode | 0o011)
     tmp_path.chmod(0o755)
     return place
