@@ -225,7 +225,7 @@ int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32
     result = append_batch(writer, &batch, &call);
     if (result == 0 && (flags & WAL_DURABLE) && count > 0) {
         result = wal_commit_until(writer, batch.first_lsn + count - 1, &call);
-        if (result == 0) writer->stats.commits++;
+        if (result == 0 && (flags & WAL_NO_WAIT) == 0) writer->stats.commits++;
     }
     /* All or none: a write that failed in the middle poisoned the writer, and the group is void. */
     int is_void = result < 0 && result != WAL_E_AGAIN && (flags & WAL_ATOMIC);

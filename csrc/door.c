@@ -12,7 +12,10 @@
 
 struct wal_call wal_call_begin(uint32_t flags, wal_error *error) {
     struct wal_call call = {.flags = flags, .error = error};
-    if (flags & WAL_INTERRUPTIBLE) {
+    if (flags & WAL_NO_WAIT) {
+        call.flags |= WAL_INTERRUPTIBLE;
+        call.deadline_ns = 1; /* long over */
+    } else if (flags & WAL_INTERRUPTIBLE) {
         call.deadline_ns = wal_monotonic_ns() + WAL_SLICE_MS * UINT64_C(1000000);
     }
     return call;
@@ -46,7 +49,7 @@ int wal_enter(struct wal_writer *writer, struct wal_call *call) {
 
 int wal_leave(struct wal_writer *writer, int result) {
     writer->calls--;
-    if (writer->calls == 0) pthread_cond_broadcast(&writer->changed);
+    if (writer->calls == 0) pthread_cond_broadcast(&writer->changed); /* for close and reopen */
     pthread_mutex_unlock(&writer->mutex);
     return result;
 }

@@ -48,7 +48,7 @@ static void publish(struct wal_writer *writer, uint64_t lsn, uint64_t segment_id
     writer->stats.group_records += records;
     writer->stats.records_durable += records;
     if (records > writer->stats.group_records_max) writer->stats.group_records_max = records;
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
 }
 
 static void settle_one(struct wal_writer *writer, const struct wal_group *group) {
@@ -79,7 +79,7 @@ void wal_settle(struct wal_writer *writer) {
         settled = 1;
     }
     if (!settled) return;
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
     wal_background_notice(writer);
 }
 
@@ -229,7 +229,7 @@ static int reap(struct wal_writer *writer, struct wal_call *call) {
     flight->reaping = 0;
     for (int i = 0; i < count; i++) take_completion(writer, &completions[i]);
     wal_settle(writer);
-    if (flight->undone > 0) pthread_cond_broadcast(&writer->changed); /* somebody else's turn */
+    if (flight->undone > 0) wal_announce(writer); /* somebody else's turn */
     if (count < 0 && count != -EINTR) {
         flight->broken = count;
         (void)wal_poison(writer, count, "the ring failed", writer->tail.offset, NULL);

@@ -208,6 +208,7 @@ static int make_writer(struct wal_io *io, const wal_options *options, struct wal
     writer->next_spare = 1;
     writer->tail.file = -1;
     writer->prepared.file = -1;
+    writer->notify_fd = -1;
     pthread_condattr_t attributes;
     (void)pthread_condattr_init(&attributes);
 #ifndef __APPLE__
@@ -370,7 +371,7 @@ int wal_writer_reopen(wal_writer *writer, wal_report *report, wal_error *error) 
         writer->reopens += (uint64_t)(result == 0);
         writer->rotating = 0;
         writer->leading = 0;
-        pthread_cond_broadcast(&writer->changed);
+        wal_announce(writer);
     }
     if (result == 0 && report != NULL) *report = writer->last_report;
     pthread_mutex_unlock(&writer->mutex);

@@ -105,6 +105,7 @@ enum wal_flag {
     WAL_SHARED_DIR = 32,    /* accept a group- or world-writable directory */
     WAL_NO_THREADS = 64,    /* tests: no background thread; wal_writer_maintain does its steps */
     WAL_NO_IDLE_MARK = 128, /* no idle watermark (byte-for-byte comparisons) */
+    WAL_NO_WAIT = 256,      /* of wal_writer_append_batch: see wal_writer_notify */
 };
 
 typedef struct wal_writer wal_writer;
@@ -292,6 +293,28 @@ int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_erro
 /* The same, INTERRUPTIBLE in any case: WAL_E_AGAIN after timeout_ns at the latest. */
 int wal_writer_commit_within(wal_writer *writer, uint64_t lsn, uint64_t timeout_ns, uint32_t flags,
                              wal_error *error);
+
+/*
+ * For an event loop, which must not wait: one thread that calls wal_writer_append_batch with
+ * WAL_NO_WAIT, and wal_writer_poll, and watches fd in between.
+ *
+ * From here on fd is raised (a u64 1 is written to it: an eventfd, or the end of a pipe; neither
+ * may block) whenever one of those calls might get further than it did; now and then for nothing.
+ * fd stays the caller's, who calls again with -1 before closing it. WAL_E_NO_IO_URING: the kernel
+ * does not tell a descriptor about this ring; pwrite has no such limit.
+ *
+ * With WAL_NO_WAIT an append hands over what there is room for and returns WAL_E_AGAIN if that is
+ * not all, or, with WAL_DURABLE, if it is not synced yet; the rest is to be handed over when fd was
+ * raised. It implies INTERRUPTIBLE. What became of a slow step is told to the next such call.
+ */
+int wal_writer_notify(wal_writer *writer, int fd, wal_error *error);
+
+/*
+ * Take note of what the device has finished and, if it is not at work, begin what is missing for
+ * everything up to lsn to be durable. *durable_lsn says how far that is, also on failure. 0: as far
+ * as lsn; WAL_E_AGAIN: not yet.
+ */
+int wal_writer_poll(wal_writer *writer, uint64_t lsn, uint64_t *durable_lsn, wal_error *error);
 
 /* Sync, then drop records below lsn (clamped to durable_lsn + 1) and recycle whole segments. */
 int wal_writer_truncate_before(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_error *error);

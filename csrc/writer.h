@@ -83,7 +83,8 @@ enum wal_step { WAL_STEP_NONE, WAL_STEP_ROOM, WAL_STEP_TRIM, WAL_STEP_SEAL };
 
 /* What an interruptible caller asked the committer to do. */
 struct wal_job {
-    enum wal_step step;
+    enum wal_step step;      /* NONE: there is nothing to do */
+    enum wal_step last_step; /* what it was, or is */
     uint64_t argument;
     uint64_t ticket; /* counts jobs; done >= ticket: finished */
     uint64_t done;
@@ -111,6 +112,10 @@ struct wal_writer {
     int rotating; /* the leader moves the tail: appends wait */
     int poisoned;
     wal_error poison;
+
+    int notify_fd;            /* raised with every broadcast of changed; -1: nobody watches */
+    int polling;              /* by wal_writer_poll, which sees the news as it leaves */
+    uint64_t unwaited_ticket; /* of the job that a call without waiting left behind; 0: none */
 
     struct wal_meta meta;
     uint64_t trim_lsn;
@@ -206,6 +211,9 @@ void wal_backend_tell(struct wal_io *engine, const wal_backend_info *info,
  */
 int wal_lead(struct wal_writer *writer, enum wal_step step, uint64_t argument,
              struct wal_call *call);
+
+/* Tell everybody who waits that something changed. */
+void wal_announce(struct wal_writer *writer);
 
 /* Wait until something changes (0), or the call's deadline passes (WAL_E_AGAIN). */
 int wal_wait(struct wal_writer *writer, struct wal_call *call);

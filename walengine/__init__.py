@@ -16,6 +16,7 @@ Append records, make them durable, read them back after a crash::
 Linux and other POSIX systems; one machine, one writer per log, local filesystems.
 """
 
+from walengine.aio import AsyncWalWriter
 from walengine.backend import IoUringStatus, io_uring_status, is_io_uring_available
 from walengine.config import IoUringConfig, WalConfig
 from walengine.errors import (
@@ -52,6 +53,7 @@ from walengine.writer import PortableWalWriter
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncWalWriter",
     "ForkedError",
     "GroupSize",
     "IoUringConfig",
