@@ -69,6 +69,7 @@ class AsyncBase:
             opened.report.last_lsn,
             is_direct=opened.in_use.direct_io,
             early_bytes=self._batch_bytes_max,
+            on_poison=self._take_nothing,
         )
         self._state = State.OPEN
         self._limit = self._record_bytes_max
@@ -76,6 +77,9 @@ class AsyncBase:
         _lifecycle.open_writers.add(self)
         log_backend(self._path, opened.in_use)
         log_recovery(self._path, opened.report)
+
+    def _take_nothing(self) -> None:
+        self._limit = -1
 
     def _on_bell(self) -> None:
         self._opened.bell.hush()

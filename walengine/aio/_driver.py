@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from asyncio import AbstractEventLoop
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 
 from walengine._native_poll import PolledWriter
@@ -42,6 +42,7 @@ class Driver:
         is_direct: It writes past the page cache.
         last_lsn: Of the newest record that recovery kept.
         early_bytes: So much staged goes down also while a sync is at the device.
+        on_poison: Called once with each poisoning, before anybody is told.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class Driver:
         *,
         is_direct: bool,
         early_bytes: int,
+        on_poison: Callable[[], None],
     ) -> None:
         self._path = path
         self._polled = polled
         self._loop = loop
         self._is_direct = is_direct
         self._early_bytes = early_bytes
+        self._on_poison = on_poison
         self.poison: WalPoisonedError | None = None
         self.commits = 0  # waits for durability that came true
         self._tick_is_due = False
@@ -159,25 +162,30 @@ class Driver:
 
     def _hand_over(self) -> None:
         """Hand over what there is room for; settle those who waited for no more than that."""
-        # A write that goes down with its sync may still be in a queue when this process dies.
+        if not self.stage.records and len(self.stages) > 1:
+            self.stages.pop()  # it was put behind an atomic group, and nothing came
         wants_sync = self._is_durable_wanted
+        # A write that goes down with its sync may still be in a queue when this process dies.
         fused = wants_sync and not any(stage.must_be_handed for stage in self.stages)
+        fused = fused and bool(self.stages[-1].records)
         while self.stages:
-            stage = self.stages[0]
             is_last = len(self.stages) == 1
-            if stage.records and not self._hand_over_stage(stage, fused=fused and is_last):
+            if not self._hand_over_stage(self.stages[0], fused=fused and is_last):
+                self._open_stage()
                 return
-            if is_last:
-                break
             self.stages.popleft()
-        if self.stage.atomic:
-            self.stages.popleft()
-            self.new_stage(atomic=False)
+        self._open_stage()
         self._is_wanted = self._is_durable_wanted = False
         if wants_sync:
             self._aim(self.handed)
             if not fused:
                 self._publish(self._polled.poll(self._goal))
+
+    def _open_stage(self) -> None:
+        """Have a stage at the end that anybody may add to."""
+        if not self.stages or self.stages[-1].atomic:
+            self.new_stage(atomic=False)
+        self.stage = self.stages[-1]
 
     def _hand_over_stage(self, stage: Stage, *, fused: bool) -> bool:
         """Hand over all of it: True; or as much as went, and what is left stays: False."""
@@ -229,9 +237,7 @@ class Driver:
         for stage in self.stages:
             stage.refuse(problem)
         self.stages = deque(stage for stage in self.stages if stage.records and not stage.atomic)
-        if not self.stages:
-            self.stages.append(Stage())
-        self.stage = self.stages[-1]
+        self._open_stage()
         self.staged_bytes = sum(record_bytes(r) for stage in self.stages for r in stage.records)
         self._is_wanted = self._is_durable_wanted = False
         beyond = [wait for wait in self._waits if wait[0] > self.handed]
@@ -306,6 +312,7 @@ class Driver:
         durable = max(self.durable, self._polled.durable_lsn())
         lost = range(durable + 1, self.last_lsn + 1)
         self.poison = with_loss(error, durable, lost)
+        self._on_poison()
         self._publish(durable)
         self._fail_flying(durable, self.poison)
         for stage in self.stages:
