@@ -1,4 +1,4 @@
-"""What AsyncWalWriter promises when the disk does not: poison, a full log, stuck and lying disks."""
+"""What AsyncWalWriter promises when the disk does not: poison, full logs, stuck disks."""
 
 import asyncio
 import errno

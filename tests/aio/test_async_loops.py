@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 from engines import config
@@ -199,10 +200,10 @@ def test_no_thread_waits_and_no_descriptor_is_left(engine, log, run):
             await asyncio.gather(*tasks)
 
     run(main())  # what the loops themselves open for good
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         run(main())
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 # ---- exit, fork, signals -------------------------------------------------------------------------
@@ -229,14 +230,14 @@ def start(log, body):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
     )
 
 
 def test_exit_flushes_what_is_staged_and_says_so(engine, log):
     # A reference that outlives the loop: collected only when the interpreter goes.
     child = start(log, "global keep\nkeep = wal")
-    out, err = child.communicate(timeout=60)
+    _, err = child.communicate(timeout=60)
     assert child.returncode == 0, err
     assert "1 staged records were flushed at interpreter exit" in err
     assert data_of(log) == [b"durable", b"staged"]

@@ -13,7 +13,7 @@ from walengine import _lifecycle, _refusals
 from walengine._handover import State
 from walengine._opening import log_recovery
 from walengine._records import copied
-from walengine._staging import Staged, pieces
+from walengine._staging import Staged
 from walengine.aio._driver import Driver
 from walengine.aio._opened import Opened, open_polled
 from walengine.backend import log_backend
@@ -47,6 +47,7 @@ class AsyncBase:
         self._opened: Opened
         self._driver: Driver
         self._loop: asyncio.AbstractEventLoop
+        self._new_future: Callable[[], asyncio.Future[Any]]
         self._report: RecoveryReport
 
     # ---- opening ---------------------------------------------------------------------------------
@@ -62,6 +63,7 @@ class AsyncBase:
             opened.unhook()
             raise
         self._loop, self._opened, self._report = loop, opened, opened.report
+        self._new_future = loop.create_future
         self._driver = Driver(
             self._path,
             opened.polled,
@@ -88,9 +90,9 @@ class AsyncBase:
     # ---- appending -------------------------------------------------------------------------------
 
     async def _append(self, item: Staged, size: int) -> Lsn:
-        waiter: asyncio.Future[Lsn] = self._loop.create_future()
+        waiter: asyncio.Future[Lsn] = self._new_future()
         stage = self._driver.stage
-        stage.add(item, None)
+        stage.add(item)
         stage.mark_last(waiter, durable=self._opened.in_use.direct_io, owns=True)
         self._driver.staged_bytes += size
         self._driver.want(durable=False)
@@ -98,11 +100,11 @@ class AsyncBase:
 
     async def _append_batched(self, item: Staged, size: int) -> int:
         driver = self._driver
-        driver.stage.add(item, None)
+        driver.stage.add(item)
         driver.staged_bytes += size
         if driver.staged_bytes < self._batch_bytes_max:
             return driver.staged_bytes
-        waiter: asyncio.Future[Lsn] = self._loop.create_future()
+        waiter: asyncio.Future[Lsn] = self._new_future()
         driver.stage.mark_last(waiter, durable=True, owns=True)
         driver.want(durable=True)
         await waiter
@@ -219,15 +221,8 @@ class AsyncBase:
         staged = driver.staged_count
         try:
             for stage in driver.stages if driver.poison is None else ():
-                calls = [(stage.records, None)] if stage.atomic else pieces(stage.records)
-                for records, crcs in calls:
-                    if records:
-                        native.append_joined(
-                            records,  # type: ignore[arg-type]
-                            crcs,
-                            durable=False,
-                            atomic=stage.atomic,
-                        )
+                for records, crcs in stage.calls():
+                    native.append_joined(records, crcs, durable=False, atomic=stage.atomic)
         finally:
             try:
                 native.close()

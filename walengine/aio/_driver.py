@@ -22,8 +22,8 @@ from heapq import heappop, heappush
 
 from walengine._native_poll import PolledWriter
 from walengine._refusals import with_loss
-from walengine._staging import pieces, record_bytes
-from walengine.aio._stage import Stage, Waiter, fail, settle
+from walengine._staging import record_bytes
+from walengine.aio._stage import Stage, Waiter, fail, settle_all
 from walengine.errors import WalError, WalPoisonedError
 from walengine.types import Lsn
 
@@ -75,7 +75,7 @@ class Driver:
         self._goal = last_lsn  # somebody waits until this one is durable, and C has it
         self._goal_since: float | None = None  # when it was set, while it is not reached
         self._is_wanted = False  # staged records are to go down
-        self._is_durable_wanted = False  # and to be synced
+        self.is_durable_wanted = False  # and to be synced
         self.stage = Stage()  # what coroutines add to; the last of stages
         self.stages: deque[Stage] = deque([self.stage])
         self.staged_bytes = 0
@@ -106,7 +106,7 @@ class Driver:
         """Have what is staged handed over in this tick, and synced as soon as may be."""
         self._is_wanted = True
         if durable:
-            self._is_durable_wanted = True
+            self.is_durable_wanted = True
         self._schedule()
 
     def _schedule(self) -> None:
@@ -164,7 +164,7 @@ class Driver:
         """Hand over what there is room for; settle those who waited for no more than that."""
         if not self.stage.records and len(self.stages) > 1:
             self.stages.pop()  # it was put behind an atomic group, and nothing came
-        wants_sync = self._is_durable_wanted
+        wants_sync = self.is_durable_wanted
         # A write that goes down with its sync may still be in a queue when this process dies.
         fused = wants_sync and not any(stage.must_be_handed for stage in self.stages)
         fused = fused and bool(self.stages[-1].records)
@@ -175,7 +175,7 @@ class Driver:
                 return
             self.stages.popleft()
         self._open_stage()
-        self._is_wanted = self._is_durable_wanted = False
+        self._is_wanted = self.is_durable_wanted = False
         if wants_sync:
             self._aim(self.handed)
             if not fused:
@@ -189,13 +189,13 @@ class Driver:
 
     def _hand_over_stage(self, stage: Stage, *, fused: bool) -> bool:
         """Hand over all of it: True; or as much as went, and what is left stays: False."""
-        calls = [(stage.records, None)] if stage.atomic else pieces(stage.records)
+        calls = stage.calls()
         taken = 0
         is_durable = False
         problem: WalError | None = None
         for number, (records, crcs) in enumerate(calls, 1):
             handed = self._polled.hand_over(
-                records,  # type: ignore[arg-type]
+                records,
                 crcs,
                 durable=fused and number == len(calls),
                 atomic=stage.atomic,
@@ -230,7 +230,7 @@ class Driver:
                 self._push(first + mark.place, mark.waiter)
                 self._aim(first + mark.place)
             else:
-                settle(mark.waiter, first + mark.place)
+                settle_all([(first + mark.place, mark.waiter)])
 
     def _refuse_staged(self, problem: WalError) -> None:
         """There is no room, or no memory: tell everybody who waits for a staged record."""
@@ -239,7 +239,7 @@ class Driver:
         self.stages = deque(stage for stage in self.stages if stage.records and not stage.atomic)
         self._open_stage()
         self.staged_bytes = sum(record_bytes(r) for stage in self.stages for r in stage.records)
-        self._is_wanted = self._is_durable_wanted = False
+        self._is_wanted = self.is_durable_wanted = False
         beyond = [wait for wait in self._waits if wait[0] > self.handed]
         self._waits = sorted(wait for wait in self._waits if wait[0] <= self.handed)
         for _, _, waiter in sorted(beyond):
@@ -279,21 +279,18 @@ class Driver:
     def _settle_run(self, first: Lsn, last: Lsn, waiters: Sequence[Waiter | None]) -> None:
         """Settle the waiters of first to last, and among them whoever waits for one of these."""
         self._settle_waits(first - 1)
-        is_mixed = bool(self._waits) and self._waits[0][0] < last
+        if not self._waits or self._waits[0][0] >= last:
+            self.commits += settle_all(enumerate(waiters, first))
+            return
         for lsn, waiter in enumerate(waiters, first):
-            if waiter is not None and not waiter.done():
-                waiter.set_result(lsn)
-                self.commits += 1
-            if is_mixed:
-                self._settle_waits(lsn)
+            self.commits += settle_all([(lsn, waiter)])
+            self._settle_waits(lsn)
 
     def _settle_waits(self, lsn: Lsn) -> None:
         waits = self._waits
         while waits and waits[0][0] <= lsn:
             at, _, waiter = heappop(waits)
-            if not waiter.done():
-                waiter.set_result(at)
-                self.commits += 1
+            self.commits += settle_all([(at, waiter)])
 
     def _note_slow_sync(self) -> None:
         if self._goal_since is None or self._goal > self.durable:
@@ -326,10 +323,10 @@ class Driver:
     def _fail_flying(self, durable: Lsn, poison: WalPoisonedError) -> None:
         """What lies behind durable failed, and what lies before it in the same run did not."""
         for first, _, waiters in self._flying:
-            for lsn, waiter in enumerate(waiters, first):
-                if waiter is not None and lsn <= durable:
-                    settle(waiter, lsn)
-                elif waiter is not None:
+            kept = max(0, durable - first + 1)
+            self.commits += settle_all(enumerate(waiters[:kept], first))
+            for waiter in waiters[kept:]:
+                if waiter is not None:
                     fail(waiter, poison)
         self._flying.clear()
         for _, _, waiter in sorted(self._waits):

@@ -8,11 +8,17 @@ there is handed over, or durable.
 
 from __future__ import annotations
 
-from asyncio import Future
-from collections.abc import Iterator
+from asyncio import Future, InvalidStateError
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
-from walengine._staging import Staged
+from walengine._staging import (
+    JOINED_BYTES_MAX,
+    JOINED_RECORD_BYTES_MAX,
+    Piece,
+    Staged,
+    pieces,
+)
 from walengine.errors import WalError
 from walengine.types import Lsn
 
@@ -43,20 +49,24 @@ class Stage:
         waiters: For each record, who waits until it is durable, or None.
         marks: All others that wait, by ascending place.
         atomic: After a crash all of them are there or none.
+        has_crcs: Some of them are with their CRC32C.
     """
 
-    __slots__ = ("atomic", "marks", "records", "waiters")
+    __slots__ = ("atomic", "has_crcs", "marks", "records", "waiters")
 
     def __init__(self, *, atomic: bool = False) -> None:
         self.records: list[Staged] = []
         self.waiters: list[Waiter | None] = []
         self.marks: list[Mark] = []
         self.atomic = atomic
+        self.has_crcs = False
 
-    def add(self, record: Staged, waiter: Waiter | None) -> None:
+    def add(self, record: Staged) -> None:
         """Put a record behind the others."""
         self.records.append(record)
-        self.waiters.append(waiter)
+        self.waiters.append(None)
+        if type(record) is tuple:
+            self.has_crcs = True
 
     def mark_last(self, waiter: Waiter, *, durable: bool, owns: bool) -> None:
         """Note who waits for the newest record."""
@@ -66,6 +76,23 @@ class Stage:
     def must_be_handed(self) -> bool:
         """Somebody waits for no sync, only for the operating system to have it."""
         return any(not mark.durable for mark in self.marks)
+
+    def calls(self) -> Sequence[Piece]:
+        """Split the records into native calls, in order.
+
+        Most stages hold small records without CRCs: those are cut by their mean size, without a
+        look at each.
+        """
+        records = self.records
+        if self.atomic or not records:
+            return [(records, None)] if records else []  # type: ignore[list-item]
+        if self.has_crcs or max(map(len, records)) > JOINED_RECORD_BYTES_MAX:
+            return pieces(records)
+        per_call = max(1, len(records) * JOINED_BYTES_MAX // (sum(map(len, records)) or 1))
+        if len(records) <= per_call:
+            return [(records, None)]  # type: ignore[list-item]
+        starts = range(0, len(records), per_call)
+        return [(records[at : at + per_call], None) for at in starts]  # type: ignore[misc]
 
     def cut(self, count: int) -> tuple[list[Waiter | None], list[Mark]]:
         """Take the first count records out; return who waits for them."""
@@ -103,10 +130,19 @@ class Stage:
                 mark = next(marks)
 
 
-def settle(waiter: Waiter, lsn: Lsn) -> None:
-    """Tell who waits, unless they went away."""
-    if not waiter.done():
-        waiter.set_result(lsn)
+def settle_all(waiters: Iterable[tuple[Lsn, Waiter | None]]) -> int:
+    """Tell all who wait, but those who went away; return how many were told."""
+    told = 0
+    rest = iter(waiters)
+    while True:
+        try:
+            for lsn, waiter in rest:
+                if waiter is not None:
+                    waiter.set_result(lsn)
+                    told += 1
+        except InvalidStateError:  # cancelled, which is rarer than a look at each is dear
+            continue
+        return told
 
 
 def fail(waiter: Waiter, problem: WalError) -> None:

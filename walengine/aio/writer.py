@@ -28,6 +28,8 @@ __all__ = ["AsyncWalWriter"]
 
 log = logging.getLogger("walengine")
 
+_running_loop = asyncio.get_running_loop
+
 
 class AsyncWalWriter(AsyncBase):
     """The writer of a log for asyncio: any number of tasks of one event loop, one process.
@@ -133,19 +135,21 @@ class AsyncWalWriter(AsyncBase):
             WalFullError: This record was not taken.
             WalPoisonedError: A write or sync failed; see ``reopen()``.
         """
+        # The one call that is made a million times: nothing here that could be done per tick.
         record = data if type(data) is bytes else self._copied(data)
         size = len(record)
         if size > self._limit:
             raise self._refusal(size)
-        driver = self._driver
-        if asyncio.get_running_loop() is not self._loop:
+        if _running_loop() is not self._loop:
             raise self._wrong_loop()
-        waiter: asyncio.Future[Lsn] = self._loop.create_future()
+        driver = self._driver
+        waiter: asyncio.Future[Lsn] = self._new_future()
         stage = driver.stage
         stage.records.append(record)
         stage.waiters.append(waiter)
         driver.staged_bytes += size
-        driver.want(durable=True)
+        if not driver.is_durable_wanted:
+            driver.want(durable=True)
         return await waiter
 
     async def append_batched(self, data: ReadableBuffer) -> int:
@@ -217,7 +221,7 @@ class AsyncWalWriter(AsyncBase):
         stage.records.extend(copies)
         stage.waiters.extend([None] * len(copies))
         driver.staged_bytes += sum(map(len, copies))
-        waiter: asyncio.Future[Lsn] = self._loop.create_future()
+        waiter: asyncio.Future[Lsn] = self._new_future()
         stage.mark_last(waiter, durable=durable, owns=False)
         if atomic:
             driver.new_stage(atomic=False)
