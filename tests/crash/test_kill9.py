@@ -86,7 +86,7 @@ class Rounds:
 
     def killed_at(self, fail_point, mode):
         """The point is armed once enough is acknowledged."""
-        nth = self.random.randrange(1, 4) if mode == "write" else 1
+        nth = self.random.randrange(1, 4) if mode in {"write", "tasks"} else 1
         session = self.session(mode=mode, fail_point=fail_point, nth=nth)
         session.read_acks(ACKS_MAX)
         session.kill()
@@ -143,6 +143,17 @@ def test_kills_at_random(server, memory_path, seed, scaled, totals, count, shape
         if shape == "changing":  # each writer finds segments that do not serve it
             rounds.job = rounds.random.choice([SHAPES["many-segments"], *SHAPES.values()])
         rounds.judge(rounds.killed_at_random())
+    rounds.report(totals, count)
+
+
+@pytest.mark.parametrize("shape", ["many-segments", "strict-sectors"])
+def test_kills_of_many_tasks(server, memory_path, seed, scaled, totals, count, shape):
+    """Goal: asyncio acknowledges nothing early. Method: 200 tasks on one loop, and SIGKILL."""
+    rounds = Rounds(server, memory_path / "log", seed, mode="tasks", **SHAPES[shape])
+    while rounds.counted < scaled(15):
+        rounds.judge(rounds.killed_at_random())
+    for fail_point in ("sync.before", "sync.after", "rotate.sealed", "trim.meta_synced"):
+        rounds.judge(rounds.killed_at(fail_point, "tasks"))
     rounds.report(totals, count)
 
 
