@@ -123,6 +123,20 @@ def test_append_is_with_the_operating_system_when_it_returns(with_wal, log):
     with_wal(body)
 
 
+def test_what_append_promised_does_not_sit_in_a_ring(with_wal):
+    """A linked write dies with the process if it is still queued: append goes another way."""
+
+    async def body(wal):
+        await asyncio.gather(wal.append(b"handed"), wal.append_durable(b"durable"))
+        linked = wal.stats().ring_ops["linked"]
+        await wal.append_durable(b"alone")
+        return linked, wal.stats().ring_ops["linked"]
+
+    linked, later = with_wal(body)
+    assert linked == 0
+    assert later == (1 if current().ring and not current().direct else 0)
+
+
 def test_staged_records_wait_for_a_flush(with_wal, log):
     async def body(wal):
         assert await wal.append_batched(b"12345") == 5
