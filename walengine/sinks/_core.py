@@ -183,7 +183,10 @@ class Core(Generic[T]):
             self.kept_error = None
         self.note_level()
         for listener in self.listeners:
-            listener(count)
+            try:
+                listener(count)
+            except Exception:
+                log.exception("%s: a batch listener failed", self.name)
 
     def fail(self) -> None:
         """The destination has not: everything stays as it stands."""
