@@ -66,7 +66,8 @@ def _is_below(path: str, point: str) -> bool:
 
 def _mounts(roots: Roots) -> Iterator[Mount]:
     """Yield the lines: id parent major:minor root point options optional... - type source super."""
-    for line in (read_text(roots.proc / "self/mountinfo") or "").splitlines():
+    # Not splitlines(): the kernel escapes no other ends of line that a mount point may have.
+    for line in (read_text(roots.proc / "self/mountinfo") or "").split("\n"):
         fields = line.split(" ")
         if len(fields) < FIELDS_MIN or "-" not in fields:
             continue
