@@ -293,6 +293,16 @@ def test_locked_memory_is_no_limit_for_who_may_lock_all(machine):
     assert levels(limited(machine, locked_bytes=0)) == {}
 
 
+def test_root_of_a_rootless_container_has_the_limit(machine):
+    """Its capabilities count in its own user namespace only."""
+    machine.status(capabilities=1 << 14)
+    machine.write("proc/self/uid_map", "         0       1000          1")
+    status = works(registered_buffers=0, fallbacks=("registered_buffers",))
+    assert levels(limited(machine, status, locked_bytes=65536)) == {"memlock": "warning"}
+    machine.write("proc/self/uid_map", "         0          0 4294967295")
+    assert levels(limited(machine, locked_bytes=0)) == {}
+
+
 def test_buffers_that_were_refused_decide_whatever_the_limit_says(machine):
     status = works(registered_buffers=0, fallbacks=("registered_buffers",))
     assert levels(limited(machine, status, locked_bytes=8 * MIB)) == {"memlock": "warning"}

@@ -69,6 +69,19 @@ def test_a_filesystem_in_a_file(tmp_path, filesystem):
         read_only(made, place)
 
 
+def test_a_filesystem_that_cannot_allocate_is_usable(tmp_path):
+    """ext3: posix_fallocate writes there, as it does in a writer."""
+    needs_filesystem("ext3")
+    with disk(tmp_path, "ext3", 700) as made:
+        made.path.chmod(0o700)
+        found = doctor_of(made.path)
+        assert found.level("space", "free") == "warning"  # room for few segments
+        assert found.fact("space", "free", "allocation_tried") is True
+        assert (found.verdict, found.code) == ("ready with warnings", 0)
+        with PortableWalWriter(made.path / "wal.log") as wal:
+            assert wal.append_durable(b"one") == 1
+
+
 def roomy(place, filesystem, below):
     found = doctor_of(place)
     assert found.fact("filesystem", "type", "type") == filesystem
