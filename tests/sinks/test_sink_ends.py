@@ -114,7 +114,9 @@ one.send("round")
 def test_sinks_that_feed_each_other_in_a_circle_end_at_exit_with_a_word():
     run = [sys.executable, "-W", "error", "-c", CIRCLE]
     done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=60)
-    assert "items that are lost: 1, for SinkError('sinks feed each other in a circle')" in done.stderr
+    assert (
+        "items that are lost: 1, for SinkError('sinks feed each other in a circle')" in done.stderr
+    )
 
 
 def test_a_forked_child_does_not_write_what_its_parent_buffered():
