@@ -451,7 +451,7 @@ class Answering(AsyncStatsSink):
         return item
 
     def send_nowait(self, item):
-        raise BackpressureError("wait")
+        raise BackpressureError(f"wait with {item}")
 
     async def flush(self):
         await super().flush()

@@ -85,12 +85,13 @@ class FlakyTarget(AsyncStatsSink):
     is_down = True
 
     def send_nowait(self, item):
-        raise BackpressureError("wait")
+        raise BackpressureError(f"wait with {item}")
 
     async def send(self, item):
         await asyncio.sleep(0)
         if self.is_down:
             raise OSError("down")
+        await super().send(item)
 
 
 def test_a_callback_may_discard_what_a_failed_write_left():

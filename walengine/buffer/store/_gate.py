@@ -116,9 +116,9 @@ class Gate:
         """Give a lock file of ours that was just made what the umask took off its mode."""
         found = os.fstat(lock)
         is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
-        if found.st_uid == os.geteuid() and is_plain:
-            if stat.S_IMODE(found.st_mode) != self._modes.file:
-                os.fchmod(lock, self._modes.file)
+        is_narrow = stat.S_IMODE(found.st_mode) != self._modes.file
+        if is_plain and is_narrow and found.st_uid == os.geteuid():
+            os.fchmod(lock, self._modes.file)
 
     def _wait(self, lock: int, kind: int, deadline: float) -> None:
         while True:

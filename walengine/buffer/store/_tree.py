@@ -196,7 +196,8 @@ def _set_mode(made: int | Path, mode: int) -> None:
     The set-group-ID bit, which it has from the directory above, is how users of a group share what
     they make, each with a first group of its own.
     """
-    os.chmod(made, mode | (os.stat(made).st_mode & stat.S_ISGID))  # noqa: PTH101 (a descriptor)
+    kept = os.stat(made).st_mode & stat.S_ISGID  # noqa: PTH116 (or a descriptor)
+    os.chmod(made, mode | kept)  # noqa: PTH101
 
 
 def _sync_directory(path: Path) -> None:
