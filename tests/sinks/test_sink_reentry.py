@@ -222,3 +222,64 @@ def test_a_close_that_failed_leaves_the_sink_open_for_sends():
     is_down = False
     sink.close()
     assert got == [1, 2]
+
+
+def test_an_item_that_a_callback_sent_is_not_the_one_that_is_withdrawn():
+    """Method: the callback writes the item of the send that it is in, and sends one of its own."""
+    got, now, is_down = [], 0.0, False
+
+    def on_flush(batch):
+        if is_down:
+            raise OSError("down")
+        got.extend(batch)
+
+    def on_backpressure(is_on):
+        nonlocal now, is_down
+        if is_on:
+            sink.flush()
+            sink.send("nested")
+            now, is_down = 100.0, True
+
+    options = SinkOptions(
+        on_backpressure=on_backpressure,
+        high_watermark=0.5,
+        low_watermark=0.25,
+        max_age=50,
+        clock=lambda: now,
+    )
+    sink = CallbackSink(4, on_flush, options)
+    sink.send("first")
+    sink.send("outer")  # writes what is old, in vain: the error waits for the next send
+    with pytest.raises(OSError, match="down"):
+        sink.send("refused")
+    is_down = False
+    sink.close()
+    assert got == ["first", "outer", "nested"]
+
+
+def test_a_callback_that_meets_the_error_of_a_send_does_not_take_it_away():
+    """Method: the withdrawal turns back-pressure off, and the callback sends, in vain."""
+    got, is_down = [], True
+
+    def on_flush(batch):
+        if is_down:
+            raise OSError("down")
+        got.extend(batch)
+
+    def on_backpressure(is_on):
+        if not is_on and is_down:
+            sink.send_nowait("nested")
+
+    async def body():
+        nonlocal sink, is_down
+        options = SinkOptions(on_backpressure=on_backpressure, high_watermark=1.0)
+        sink = AsyncCallbackSink(2, on_flush, options)
+        await sink.send("first")
+        with pytest.raises(OSError, match="down"):
+            await sink.send("second")
+        is_down = False
+        await sink.aclose()
+
+    sink = None
+    within(body())
+    assert got == ["first"]

@@ -175,10 +175,13 @@ class AsyncShell(Generic[T]):
         core = self.core
         before = core.kept_error
         position = self._accept(item)
-        if core.kept_error is before or core.kept_error is None:
+        error = core.kept_error
+        if error is None or error is before:
             return
+        core.kept_error = None  # it is this call's, and nobody's whom the withdrawal calls back
         if core.withdraw(position, self.destination.taken()):
-            core.raise_kept()
+            raise error
+        core.kept_error = error
 
     # ---- waiting ---------------------------------------------------------------------------------
 

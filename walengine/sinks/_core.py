@@ -121,9 +121,10 @@ class Core(Generic[T]):
         if self._max_age is not None:
             self._times.append(self.options.clock())
         self.items.append(item)
+        position = self.accepted
         self.accepted += 1
-        self.note_level()
-        return self.accepted - 1
+        self.note_level()  # which may call back, and accept another one
+        return position
 
     def withdraw(self, position: int, taken: int) -> bool:
         """Take an item back out whose send is going to raise, unless that is too late.
