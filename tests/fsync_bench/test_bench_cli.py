@@ -266,7 +266,7 @@ def test_odd_names_go_into_every_report(name, tmp_path):
     names = ("--html", tmp_path / "run.html", "--png", tmp_path / "run.png")
     done = cli("bench", "fsync", place, *NO_SYNC, *names, "--compare", earlier)
     assert (done.returncode, done.stderr) == (0, b"")
-    assert b"beside " in done.stdout
+    assert b"\nbeside" in done.stdout
     assert (tmp_path / "run.png").exists()
     assert "no sync" in (tmp_path / "run.html").read_text(encoding="utf-8")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from walengine.errors import WalError
 from walengine.fsync_bench.report_table import TEXT_COLUMNS, microseconds
@@ -71,7 +71,7 @@ def comparison_table(this: Run, other: Run, name: str) -> Table:
     """Return the comparison as a table; the other run comes from the file of that name."""
     title = f"beside {name} ({other.place.get('directory')}, {other.place.get('time')})"
     table = Table(
-        title=Text(title),  # names of files are no markup
+        title=escape(title),  # names of files are no markup
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
