@@ -113,7 +113,7 @@ class FaultyDisk(Disk):
 
 def make_image(directory: Path, filesystem: str, mebibytes: int = 0) -> Path:
     """Make a filesystem in a file below directory."""
-    least, options = FILESYSTEMS[filesystem]
+    least, options = FILESYSTEMS.get(filesystem, (0, ()))
     image = directory / f"{filesystem}.img"
     with image.open("wb") as file:
         file.truncate(max(mebibytes, least) << 20)

@@ -12,6 +12,7 @@ from machines import Machine, levels, refused, the, works
 from walengine import WalConfig
 from walengine.doctor import (
     State,
+    access,
     clock,
     examine,
     filesystem,
@@ -293,6 +294,16 @@ def test_locked_memory_is_no_limit_for_who_may_lock_all(machine):
     assert levels(limited(machine, locked_bytes=0)) == {}
 
 
+def test_root_of_a_rootless_container_has_the_limit(machine):
+    """Its capabilities count in its own user namespace only."""
+    machine.status(capabilities=1 << 14)
+    machine.write("proc/self/uid_map", "         0       1000          1")
+    status = works(registered_buffers=0, fallbacks=("registered_buffers",))
+    assert levels(limited(machine, status, locked_bytes=65536)) == {"memlock": "warning"}
+    machine.write("proc/self/uid_map", "         0          0 4294967295")
+    assert levels(limited(machine, locked_bytes=0)) == {}
+
+
 def test_buffers_that_were_refused_decide_whatever_the_limit_says(machine):
     status = works(registered_buffers=0, fallbacks=("registered_buffers",))
     assert levels(limited(machine, status, locked_bytes=8 * MIB)) == {"memlock": "warning"}
@@ -425,6 +436,29 @@ def test_a_machine_that_tells_nothing(tmp_path):
     assert "unknown" not in {finding.name for finding in report.findings}
     with pytest.raises(LookupError, match="device/chain"):
         report.find("device", "chain")
+
+
+class Lock:
+    """A LOCK that may not be opened, on the device 8:17 or on one of several."""
+
+    def __init__(self, major):
+        self.device = os.makedev(major, 17)
+
+    def lstat(self):
+        return os.stat_result((0o600, 4242, self.device, 1, 0, 0, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("major", "listed", "locked"),
+    [(8, "08:11:4242", True), (8, "08:12:4242", False), (8, "08:11:42423", False),
+     (0, "00:1f:4242", True)],
+)  # fmt: skip
+def test_the_lock_of_another_file_is_not_taken_for_the_logs(machine, major, listed, locked):
+    """Inodes have the same numbers on every filesystem."""
+    machine.write("proc/locks", f"1: FLOCK  ADVISORY  WRITE 4711 {listed} 0 EOF")
+    say = Findings("access")
+    access._lock_by_table(say, Lock(major), PermissionError(), machine.roots)
+    assert say.made[0].facts["locked"] is locked
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "1 2 3", "\x00\xff", "- - - -\n1 0 8:1 / / rw"])

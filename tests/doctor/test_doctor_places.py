@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from examined import Examined, listing, look
 from examined import doctor as doctor_of
-from needs import needs_filesystem, needs_linux, needs_root
+from needs import needs_filesystem, needs_linux, needs_root, needs_tool
 from places import FILESYSTEMS, disk, small_tmpfs
 from processes import command
 from rings import needs_ring
@@ -67,6 +68,35 @@ def test_a_filesystem_in_a_file(tmp_path, filesystem):
         with_a_log(place)
         full(place)
         read_only(made, place)
+
+
+def test_a_mount_that_a_later_one_covers_is_not_taken_for_it(tmp_path):
+    needs_linux()
+    needs_root()
+    needs_tool("unshare")
+    place = tmp_path / "above" / "below"
+    place.mkdir(parents=True)
+    commands = """
+    mount -t tmpfs covered "$0" && mount -t tmpfs above "${0%/*}" && mkdir "$0" &&
+    exec "$1" -c 'import sys; from walengine.doctor import examine
+print(examine(sys.argv[1]).find("filesystem", "type").facts["source"])' "$0"
+    """
+    run = ["unshare", "--mount", "sh", "-c", commands, place, sys.executable]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.stdout == "above\n", done.stderr
+
+
+def test_a_filesystem_that_cannot_allocate_is_usable(tmp_path):
+    """ext3: posix_fallocate writes there, as it does in a writer."""
+    needs_filesystem("ext3")
+    with disk(tmp_path, "ext3", 700) as made:
+        made.path.chmod(0o700)
+        found = doctor_of(made.path)
+        assert found.level("space", "free") == "warning"  # room for few segments
+        assert found.fact("space", "free", "allocation_tried") is True
+        assert (found.verdict, found.code) == ("ready with warnings", 0)
+        with PortableWalWriter(made.path / "wal.log") as wal:
+            assert wal.append_durable(b"one") == 1
 
 
 def roomy(place, filesystem, below):

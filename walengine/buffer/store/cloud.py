@@ -17,6 +17,7 @@ every configured secret.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,9 @@ _SECRET_MIN = 8
 
 # A reply that takes longer is given up: the producer's own rules go on from there.
 REQUEST_TIMEOUT_S = 30.0
+# A request's time holds for its body, too, and a producer has several batches under way. With one
+# limit for all sizes, a line that they share would end every one of them, for ever.
+SLOWEST_BYTES_PER_S = 512 * 1024
 CONNECT_TIMEOUT_S = 5.0
 _RETRIES_MAX = 5
 _RETRYING_MAX = timedelta(seconds=60)
@@ -70,7 +74,8 @@ class CloudStore:
 
     Args:
         config: Which, and how to get in.
-        request_timeout_s: Seconds for one request with its reply.
+        request_timeout_s: Seconds for one request with its reply; a ``put`` has some more for its
+            bytes.
 
     Raises:
         UnsupportedStoreError: The package obstore is missing.
@@ -90,10 +95,15 @@ class CloudStore:
             "timeout": timedelta(seconds=request_timeout_s),
             "connect_timeout": timedelta(seconds=min(CONNECT_TIMEOUT_S, request_timeout_s)),
         }
+        self._request_timeout_s = request_timeout_s
+        self._putters: dict[int, Any] = {}  # by how often the time for a request is doubled
         with self._failing("open", ""):
             make = _maker(config)
-            self._patient = make(options, {"max_retries": _RETRIES_MAX,
-                                           "retry_timeout": _RETRYING_MAX})  # fmt: skip
+            patience: RetryConfig = {"max_retries": _RETRIES_MAX, "retry_timeout": _RETRYING_MAX}
+            self._make_putter: Callable[[float], Any] = lambda seconds: make(
+                options | {"timeout": timedelta(seconds=seconds)}, patience
+            )
+            self._patient = self._putter(0)
             self._once = make(options, {"max_retries": 0, "retry_timeout": timedelta(0)})
         self._closed = False
 
@@ -127,7 +137,8 @@ class CloudStore:
     async def put(self, name: str, data: Data) -> None:
         """Write the object, over whatever is there."""
         with self._failing("write", check_name(name), writes=True):
-            await self._patient.put_async(name, _body(data), use_multipart=False)
+            body = _body(data)
+            await self._putter(len(body)).put_async(name, body, use_multipart=False)
 
     async def create(self, name: str, data: Data) -> str | None:
         """Write the object only if there is none."""
@@ -178,6 +189,14 @@ class CloudStore:
         self._closed = True
 
     # ---- helpers ---------------------------------------------------------------------------------
+
+    def _putter(self, size_bytes: int) -> Any:
+        """Return a patient client whose requests have time for so many bytes on a slow line."""
+        least_s = self._request_timeout_s + size_bytes / SLOWEST_BYTES_PER_S
+        doublings = math.ceil(math.log2(least_s / self._request_timeout_s))
+        if doublings not in self._putters:
+            self._putters[doublings] = self._make_putter(self._request_timeout_s * 2**doublings)
+        return self._putters[doublings]
 
     async def _get(
         self, name: str, etag: str | None, max_bytes: int | None
