@@ -125,11 +125,12 @@ static void unlock_and_wake_worker(struct worker_io *w) {
     if (has_work) pthread_cond_signal(&w->posted);
 }
 
+/* The descriptor may be closed, and be another file, as soon as the mutex is free. */
 static void unlock_and_wake_waiters(struct worker_io *w) {
-    int waiters = w->waiters, fd = w->notify_fd;
+    int waiters = w->waiters;
+    wal_raise(w->notify_fd);
     pthread_mutex_unlock(&w->mutex);
     if (waiters > 0) pthread_cond_broadcast(&w->finished);
-    wal_raise(fd);
 }
 
 /* ---- the worker ------------------------------------------------------------------------------ */

@@ -16,9 +16,14 @@ int wal_writer_notify(wal_writer *writer, int fd, wal_error *error) {
     int result = wal_refuse_forked(writer, error);
     if (result < 0) return result;
     pthread_mutex_lock(&writer->mutex);
-    result = wal_refuse_closed(writer, call.error);
-    if (result == 0) result = wal_io_notify(writer->io, fd);
-    if (result == 0) writer->notify_fd = fd;
+    if (fd < 0) { /* whatever the state: the caller is about to close it */
+        writer->notify_fd = -1;
+        result = writer->io == NULL ? 0 : wal_io_notify(writer->io, fd);
+    } else {
+        result = wal_refuse_closed(writer, call.error);
+        if (result == 0) result = wal_io_notify(writer->io, fd);
+        if (result == 0) writer->notify_fd = fd;
+    }
     pthread_mutex_unlock(&writer->mutex);
     if (result >= 0 || result <= WAL_E_POISONED) return result;
     (void)wal_fail(error, WAL_E_NO_IO_URING, WAL_NOWHERE,

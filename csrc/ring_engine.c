@@ -500,8 +500,9 @@ int wal_engine_notify(struct wal_engine *e, int fd) {
     const struct wal_ring_table *table = e->ring.table;
     pthread_mutex_lock(&e->mutex);
     int result = 0;
+    /* Refused, it stays the kernel's, which holds the eventfd itself and no number. */
     if (e->notify_fd >= 0) result = table->unregister_eventfd(e->ring.state);
-    if (result >= 0) e->notify_fd = -1;
+    e->notify_fd = -1;
     if (result >= 0 && fd >= 0) result = table->register_eventfd(e->ring.state, fd);
     if (result >= 0) e->notify_fd = fd;
     pthread_mutex_unlock(&e->mutex);
