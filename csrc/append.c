@@ -228,7 +228,7 @@ int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32
         if (result == 0 && (flags & WAL_NO_WAIT) == 0) writer->stats.commits++;
     }
     /* All or none: a write that failed in the middle poisoned the writer, and the group is void. */
-    int is_void = result < 0 && result != WAL_E_AGAIN && (flags & WAL_ATOMIC);
+    int is_void = result < 0 && batch.taken < count && (flags & WAL_ATOMIC);
     *taken = is_void ? 0 : batch.taken;
     if (first_lsn != NULL) *first_lsn = batch.first_lsn;
     return wal_leave(writer, result);

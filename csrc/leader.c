@@ -184,7 +184,8 @@ static int unwaited_outcome(struct wal_writer *writer, enum wal_step step, uint6
     uint64_t ticket = writer->unwaited_ticket;
     if ((call->flags & WAL_NO_WAIT) == 0 || ticket == 0 || job->done < ticket) return 0;
     writer->unwaited_ticket = 0;
-    int is_same = job->last_step == step && job->argument == argument;
+    /* More may have been staged meanwhile: what is refused less is refused more. */
+    int is_same = job->last_step == step && job->argument <= argument;
     return is_same ? outcome(job, ticket, call) : 0;
 }
 
