@@ -108,6 +108,10 @@ class PolledWriter:
         """Return how far it is durable, also of a poisoned writer."""
         return int(self._native.position().durable_lsn)
 
+    def last_lsn(self) -> int:
+        """Return the newest record that was handed over, as C counts."""
+        return int(self._native.position().last_lsn)
+
     def _failed(self, code: int) -> errors.WalError:
         """Return the exception; a failed system call that poisoned the writer is poison."""
         if code not in STATUSES and self._native.position().poisoned:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import warnings
@@ -14,6 +15,7 @@ from walengine._handover import State
 from walengine._opening import log_recovery
 from walengine._records import copied
 from walengine._staging import Staged
+from walengine.aio._apart import apart
 from walengine.aio._driver import Driver
 from walengine.aio._opened import Opened, open_polled
 from walengine.backend import log_backend
@@ -44,6 +46,7 @@ class AsyncBase:
         self._batch_bytes_max = self._config.io.max_batch_bytes
         self._limit = -1  # the largest record taken now; -1: none is
         self._closing: asyncio.Task[None] | None = None
+        self._reopening: asyncio.Task[RecoveryReport] | None = None
         self._opened: Opened
         self._driver: Driver
         self._loop: asyncio.AbstractEventLoop
@@ -56,11 +59,13 @@ class AsyncBase:
         if self._state is not None:
             raise RuntimeError(f"{self._path}: this writer was opened already; make another one")
         loop = asyncio.get_running_loop()
-        opened = await loop.run_in_executor(None, open_polled, self._path, self._config)
+        opened = await apart(loop, open_polled, self._path, self._config, abandon=Opened.release)
         try:
             loop.add_reader(opened.bell.fd, self._on_bell)
-        except BaseException:
-            opened.unhook()
+        except BaseException as error:
+            await apart(loop, opened.release)
+            if isinstance(error, NotImplementedError):
+                raise self._blind_loop(loop) from None
             raise
         self._loop, self._opened, self._report = loop, opened, opened.report
         self._new_future = loop.create_future
@@ -79,6 +84,12 @@ class AsyncBase:
         _lifecycle.open_writers.add(self)
         log_backend(self._path, opened.in_use)
         log_recovery(self._path, opened.report)
+
+    def _blind_loop(self, loop: asyncio.AbstractEventLoop) -> NotImplementedError:
+        return NotImplementedError(
+            f"{self._path}: {type(loop).__name__} cannot watch a file descriptor; use a loop with "
+            "add_reader (asyncio's selector loop, uvloop), or PortableWalWriter in threads"
+        )
 
     def _take_nothing(self) -> None:
         self._limit = -1
@@ -111,7 +122,7 @@ class AsyncBase:
         return 0
 
     async def _flush(self) -> None:
-        await self._driver.wait_for(self._driver.last_lsn)
+        await self._driver.until_durable(self._driver.last_lsn)
 
     def _taken(self, data: ReadableBuffer) -> bytes:
         """Return the record as bytes; refuse what this writer does not take."""
@@ -124,7 +135,7 @@ class AsyncBase:
         return copied(data, self._check)
 
     async def _off_the_loop(self, function: Callable[..., T], *arguments: Any) -> T:
-        return await self._loop.run_in_executor(None, function, *arguments)
+        return await apart(self._loop, function, *arguments)
 
     # ---- refusals --------------------------------------------------------------------------------
 
@@ -176,11 +187,30 @@ class AsyncBase:
         self._check_open()
         return self._opened.native.position()
 
-    # ---- closing ---------------------------------------------------------------------------------
+    # ---- reopening, closing ----------------------------------------------------------------------
+
+    async def _reopen(self) -> RecoveryReport:
+        driver = self._driver
+        self._limit = -1  # what was staged behind the sync would be forgotten
+        try:
+            if driver.poison is None:
+                await self._flush()
+            expected = driver.handed if driver.poison is None else driver.poison.lost.stop - 1
+            report = await self._off_the_loop(self._opened.native.reopen)
+            lost = range(report.last_lsn + 1, max(expected, report.last_lsn) + 1)
+            self._report = dataclasses.replace(report, lost=lost)
+            driver.resume(report.last_lsn)
+        finally:
+            if self._state is State.OPEN and driver.poison is None:
+                self._limit = self._record_bytes_max
+        log_recovery(self._path, self._report)
+        return self._report
 
     async def _close(self) -> None:
         self._state = State.CLOSING
         self._limit = -1
+        if self._reopening is not None:
+            await asyncio.wait([self._reopening])
         problem: WalError | None = self._driver.poison
         if problem is None:
             problem = await self._hand_over_the_rest()
@@ -193,6 +223,7 @@ class AsyncBase:
         except WalError as error:
             problem = error
         self._released()
+        self._driver.end(self._opened.polled.durable_lsn(), problem or _refusals.closed(self._path))
         if problem is not None:
             raise problem.with_traceback(None)
 
@@ -215,12 +246,13 @@ class AsyncBase:
         """Close without a loop, blocking; return how many records were staged."""
         if self._state not in {State.OPEN, State.CLOSING}:
             return 0
-        driver, native = self._driver, self._opened.native
+        native = self._opened.native
         self._limit = -1
+        stages = self._driver.stop()
         self._opened.unhook()
-        staged = driver.staged_count
+        staged = self._driver.staged_count
         try:
-            for stage in driver.stages if driver.poison is None else ():
+            for stage in stages:
                 for records, crcs in stage.calls():
                     native.append_joined(records, crcs, durable=False, atomic=stage.atomic)
         finally:

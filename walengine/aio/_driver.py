@@ -15,12 +15,14 @@ handed over before, and futures are settled in that order, which is the order of
 from __future__ import annotations
 
 import logging
-from asyncio import AbstractEventLoop
+import threading
+from asyncio import AbstractEventLoop, CancelledError
 from collections import deque
 from collections.abc import Callable, Sequence
+from errno import ENOMEM
 from heapq import heappop, heappush
 
-from walengine._native_poll import PolledWriter
+from walengine._native_poll import Handed, PolledWriter
 from walengine._refusals import with_loss
 from walengine._staging import record_bytes
 from walengine.aio._stage import Stage, Waiter, fail, settle_all
@@ -30,6 +32,8 @@ from walengine.types import Lsn
 log = logging.getLogger("walengine")
 
 SLOW_SYNC_SECONDS = 1.0
+RETRY_SECONDS = 0.05  # until a sync that could not be begun for want of memory is tried again
+GONE_MAX = 64  # waits that were given up and are still kept
 
 
 class Driver:
@@ -65,11 +69,16 @@ class Driver:
         self.poison: WalPoisonedError | None = None
         self.commits = 0  # waits for durability that came true
         self._tick_is_due = False
+        # Held while C is called for the loop: the interpreter's exit may come in another thread.
+        self._at_work = threading.Lock()
+        self._is_over = False
+        self.generation = 0  # counts reopenings
         self.resume(last_lsn)
 
     def resume(self, last_lsn: Lsn) -> None:
         """Begin behind this LSN, which is durable."""
         self.poison = None
+        self.generation += 1
         self.handed = last_lsn  # the newest record that C has
         self.durable = last_lsn
         self._goal = last_lsn  # somebody waits until this one is durable, and C has it
@@ -82,6 +91,7 @@ class Driver:
         self._flying: deque[tuple[Lsn, Lsn, list[Waiter | None]]] = deque()
         self._waits: list[tuple[Lsn, int, Waiter]] = []  # a heap: until this LSN is durable
         self._wait_count = 0
+        self._gone = 0  # of the waits, given up since the last look
 
     # ---- what coroutines ask for -----------------------------------------------------------------
 
@@ -114,12 +124,25 @@ class Driver:
             self._tick_is_due = True
             self._loop.call_soon(self._tick)
 
-    def wait_for(self, lsn: Lsn) -> Waiter:
-        """Return a future that is settled when everything up to lsn is durable."""
-        waiter: Waiter = self._loop.create_future()
+    async def until_durable(self, lsn: Lsn) -> None:
+        """Return when everything up to lsn is durable."""
         if lsn <= self.durable:
-            waiter.set_result(lsn)
-            return waiter
+            return
+        try:
+            await self._wait_for(lsn)
+        except CancelledError:
+            self._forget_gone()
+            raise
+
+    def _forget_gone(self) -> None:
+        """Somebody gave up: on a stuck disk that may happen again and again."""
+        self._gone += 1
+        if self._gone > GONE_MAX and 2 * self._gone > len(self._waits):
+            self._waits = sorted(wait for wait in self._waits if not wait[2].done())
+            self._gone = 0
+
+    def _wait_for(self, lsn: Lsn) -> Waiter:
+        waiter: Waiter = self._loop.create_future()
         self._push(lsn, waiter)
         if lsn <= self.handed:
             self._aim(lsn)
@@ -139,17 +162,30 @@ class Driver:
         self._go_on(look=True)
 
     def _go_on(self, *, look: bool) -> None:
-        if self.poison is not None:
-            return
-        try:
-            if look:
-                self._publish(self._polled.poll(self._goal))
-            if self._is_wanted and self._may_hand_over():
-                self._hand_over()
-            elif not look and self._goal > self.durable:
-                self._publish(self._polled.poll(self._goal))
-        except WalPoisonedError as error:
-            self.poisoned(error)
+        with self._at_work:
+            if self.poison is not None or self._is_over:
+                return
+            try:
+                self._see_and_hand_over(look=look)
+            except WalPoisonedError as error:
+                self.poisoned(error)
+            except WalError as error:  # nothing was begun, and nobody else would ask again
+                log.warning("%s; trying again", error)
+                self._loop.call_later(RETRY_SECONDS, self._schedule)
+            except MemoryError:
+                text = f"{self._path}: out of memory; nothing more was appended"
+                self._refuse_staged(WalError(text, path=self._path, errno=ENOMEM))
+            except BaseException:  # KeyboardInterrupt: the loop may run again
+                self._schedule()
+                raise
+
+    def _see_and_hand_over(self, *, look: bool) -> None:
+        may = not look and self._is_wanted and self._may_hand_over()
+        if not may and (look or self._goal > self.durable):
+            self._publish(self._polled.poll(self._goal))
+            may = self._is_wanted and self._may_hand_over()
+        if may:
+            self._hand_over()
 
     def _may_hand_over(self) -> bool:
         if self._is_direct or self._goal <= self.durable:
@@ -164,9 +200,11 @@ class Driver:
         """Hand over what there is room for; settle those who waited for no more than that."""
         if not self.stage.records and len(self.stages) > 1:
             self.stages.pop()  # it was put behind an atomic group, and nothing came
-        wants_sync = self.is_durable_wanted
-        # A write that goes down with its sync may still be in a queue when this process dies.
-        fused = wants_sync and not any(stage.must_be_handed for stage in self.stages)
+        # Past the page cache nothing is handed over before it is synced.
+        wants_sync = fused = self.is_durable_wanted or self._is_direct
+        if not self._is_direct:
+            # A write that goes down with its sync may still be queued when this process dies.
+            fused = fused and not any(stage.must_be_handed for stage in self.stages)
         fused = fused and bool(self.stages[-1].records)
         while self.stages:
             is_last = len(self.stages) == 1
@@ -189,21 +227,11 @@ class Driver:
 
     def _hand_over_stage(self, stage: Stage, *, fused: bool) -> bool:
         """Hand over all of it: True; or as much as went, and what is left stays: False."""
-        calls = stage.calls()
-        taken = 0
-        is_durable = False
-        problem: WalError | None = None
-        for number, (records, crcs) in enumerate(calls, 1):
-            handed = self._polled.hand_over(
-                records,
-                crcs,
-                durable=fused and number == len(calls),
-                atomic=stage.atomic,
-            )
-            taken += handed.taken
-            is_durable, problem = handed.is_durable, handed.problem
-            if handed.taken < len(records) or problem is not None:
-                break
+        try:
+            taken, is_durable, problem = self._make_calls(stage, fused=fused)
+        except BaseException:  # an interrupt, or no memory: C knows what it has
+            self._note_handed(stage, self._polled.last_lsn() - self.handed)
+            raise
         self._note_handed(stage, taken)
         if isinstance(problem, WalPoisonedError):
             raise problem
@@ -213,6 +241,23 @@ class Driver:
         if is_durable:
             self._publish(self.handed)
         return not stage.records
+
+    def _make_calls(self, stage: Stage, *, fused: bool) -> Handed:
+        """Hand over the stage in as many calls as it takes; the last one syncs, if fused."""
+        calls = stage.calls()
+        taken = 0
+        handed = Handed(0, is_durable=False, problem=None)
+        for number, (records, crcs) in enumerate(calls, 1):
+            handed = self._polled.hand_over(
+                records,
+                crcs,
+                durable=fused and number == len(calls),
+                atomic=stage.atomic,
+            )
+            taken += handed.taken
+            if handed.taken < len(records) or handed.problem is not None:
+                break
+        return handed._replace(taken=taken)
 
     def _note_handed(self, stage: Stage, taken: int) -> None:
         if taken == 0:
@@ -224,7 +269,8 @@ class Driver:
         else:
             self.staged_bytes -= sum(map(record_bytes, stage.records[:taken]))
         waiters, marks = stage.cut(taken)
-        self._flying.append((first, self.handed, waiters))
+        if any(waiters):
+            self._flying.append((first, self.handed, waiters))
         for mark in marks:
             if mark.durable or self._is_direct:
                 self._push(first + mark.place, mark.waiter)
@@ -236,7 +282,7 @@ class Driver:
         """There is no room, or no memory: tell everybody who waits for a staged record."""
         for stage in self.stages:
             stage.refuse(problem)
-        self.stages = deque(stage for stage in self.stages if stage.records and not stage.atomic)
+        self.stages = deque(stage for stage in self.stages if stage.records)
         self._open_stage()
         self.staged_bytes = sum(record_bytes(r) for stage in self.stages for r in stage.records)
         self._is_wanted = self.is_durable_wanted = False
@@ -250,7 +296,7 @@ class Driver:
 
     def _flying_waits(self) -> bool:
         """Somebody waits for what was handed over."""
-        return bool(self._waits) or any(any(waiters) for _, _, waiters in self._flying)
+        return bool(self._waits or self._flying)
 
     # ---- what is durable -------------------------------------------------------------------------
 
@@ -300,6 +346,20 @@ class Driver:
         if seconds > SLOW_SYNC_SECONDS:
             log.warning("%s: a sync took %.1f s", self._path, seconds)
 
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def stop(self) -> Sequence[Stage]:
+        """Call C no more, whatever the loop's thread does; return what is staged."""
+        with self._at_work:
+            self._is_over = True
+        return [] if self.poison is not None else list(self.stages)
+
+    def end(self, durable: Lsn, problem: WalError) -> None:
+        """C is closed: settle what is durable, and tell the others that it is not."""
+        self.stop()
+        self._publish(durable)
+        self._fail_everybody(durable, problem)
+
     # ---- poison ----------------------------------------------------------------------------------
 
     def poisoned(self, error: WalPoisonedError) -> WalPoisonedError:
@@ -311,24 +371,27 @@ class Driver:
         self.poison = with_loss(error, durable, lost)
         self._on_poison()
         self._publish(durable)
-        self._fail_flying(durable, self.poison)
-        for stage in self.stages:
-            for waiter in stage.everybody():
-                fail(waiter, self.poison)
+        self._fail_everybody(durable, self.poison)
         self.stage = Stage()
         self.stages = deque([self.stage])
         self.staged_bytes = 0
         return self.poison
 
-    def _fail_flying(self, durable: Lsn, poison: WalPoisonedError) -> None:
+    def _fail_everybody(self, durable: Lsn, problem: WalError) -> None:
+        self._fail_flying(durable, problem)
+        for stage in self.stages:
+            for waiter in stage.everybody():
+                fail(waiter, problem)
+
+    def _fail_flying(self, durable: Lsn, problem: WalError) -> None:
         """What lies behind durable failed, and what lies before it in the same run did not."""
         for first, _, waiters in self._flying:
             kept = max(0, durable - first + 1)
             self.commits += settle_all(enumerate(waiters[:kept], first))
             for waiter in waiters[kept:]:
                 if waiter is not None:
-                    fail(waiter, poison)
+                    fail(waiter, problem)
         self._flying.clear()
         for _, _, waiter in sorted(self._waits):
-            fail(waiter, poison)
+            fail(waiter, problem)
         self._waits = []

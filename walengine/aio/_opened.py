@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 
@@ -9,6 +10,7 @@ from walengine._native_poll import PolledWriter
 from walengine._native_ring import BackendInfo
 from walengine._native_writer import NativeWriter
 from walengine._opening import open_native
+from walengine._status import sentence
 from walengine.aio._bell import Bell
 from walengine.config import WalConfig
 from walengine.errors import WalError
@@ -45,6 +47,12 @@ class Opened:
             log.debug("the bell: %s", error)
         self.bell.close()
 
+    def release(self) -> None:
+        """Close what nobody will use."""
+        self.unhook()
+        with contextlib.suppress(WalError):
+            self.native.close()
+
 
 def open_polled(path: str, config: WalConfig) -> Opened:
     """Open the log at path; blocks.
@@ -68,9 +76,13 @@ class _Untold(Exception):  # noqa: N818 (never seen outside)
 
 
 def _open(path: str, config: WalConfig) -> Opened:
-    native, in_use, report = open_native(path, config)
+    bell = _new_bell(path)
+    try:
+        native, in_use, report = open_native(path, config)
+    except BaseException:
+        bell.close()
+        raise
     polled = PolledWriter(path, native)
-    bell = Bell()
     try:
         polled.notify(bell.ring_fd)
     except WalError as error:
@@ -78,3 +90,12 @@ def _open(path: str, config: WalConfig) -> Opened:
         native.close()
         raise _Untold(error) from None
     return Opened(native, polled, bell, in_use, report)
+
+
+def _new_bell(path: str) -> Bell:
+    try:
+        return Bell()
+    except OSError as error:
+        hint = "Close some, or raise the limit ('ulimit -n')"
+        text = sentence(path, f"no descriptor for the event loop: {error.strerror}", hint)
+        raise WalError(text, path=path, errno=error.errno) from None

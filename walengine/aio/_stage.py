@@ -108,13 +108,14 @@ class Stage:
         return waiters, marks
 
     def refuse(self, problem: WalError) -> None:
-        """Tell all who wait; keep only the records that nobody would miss."""
-        gone = {mark.place for mark in self.marks if mark.owns}
-        gone |= {place for place, waiter in enumerate(self.waiters) if waiter is not None}
+        """Tell all who wait; keep the records whose caller was not told: staged is staged."""
+        gone = {mark.place for mark in self.marks if mark.owns and not mark.waiter.done()}
+        gone |= {place for place, waiter in enumerate(self.waiters) if waiter and not waiter.done()}
+        if self.atomic and any(not mark.waiter.done() for mark in self.marks):
+            gone = set(range(len(self.records)))
         for waiter in self.everybody():
             fail(waiter, problem)
-        kept = [record for place, record in enumerate(self.records) if place not in gone]
-        self.records = [] if self.atomic else kept
+        self.records = [record for at, record in enumerate(self.records) if at not in gone]
         self.waiters = [None] * len(self.records)
         self.marks = []
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 from crc32c import crc32c
 
 from walengine._handover import State
-from walengine._opening import log_recovery, snapshot
+from walengine._opening import snapshot
 from walengine._records import copied_all
 from walengine.aio._base import AsyncBase
 from walengine.config import IoUringConfig, WalConfig
@@ -267,7 +267,7 @@ class AsyncWalWriter(AsyncBase):
             raise ValueError(f"{self._path}: LSN {lsn} was not given yet; the last one is {last}")
         try:
             async with asyncio.timeout(timeout):
-                await self._driver.wait_for(lsn)
+                await self._driver.until_durable(lsn)
         except TimeoutError:
             raise TimeoutError(
                 f"{self._path}: LSN {lsn} was not durable within {timeout:g} s; it still may "
@@ -379,41 +379,35 @@ class AsyncWalWriter(AsyncBase):
             await self._flush()
         except WalFullError as error:
             log.info("trimming with records still staged: %s", error)
+        generation = self._driver.generation
         try:
             await self._off_the_loop(self._opened.native.truncate_before, lsn)
         except WalPoisonedError as error:
+            if self._driver.generation != generation:  # a reopening has cured it meanwhile
+                raise
             raise self._driver.poisoned(error) from None
 
     async def reopen(self) -> RecoveryReport:
         """Recover from what the device really holds, and go on.
 
         The way on after poisoning. Records that were not durable may be gone, and their LSNs are
-        given anew then; ``lost`` in the report names them. A sound writer is synced first. Appends
-        of other tasks are refused while it lasts.
+        given anew then; ``lost`` in the report names them. A sound writer is synced first. Calls of
+        other tasks are refused while it lasts, but for this one: they share it. Cancelling it does
+        not stop it.
 
         Returns:
             The report, also kept as ``recovery_report``.
 
         Raises:
-            WalError: The log cannot be opened; the writer stays poisoned.
+            WalError: The log cannot be opened, and the writer stays poisoned; or a sound one could
+                not be synced.
+            WalClosedError: The writer was closed.
         """
         self._check_loop()
-        driver = self._driver
-        if driver.poison is None:
-            await self._flush()
-        self._limit = -1
-        expected = driver.handed if driver.poison is None else driver.poison.lost.stop - 1
-        try:
-            report = await self._off_the_loop(self._opened.native.reopen)
-        except WalError:
-            self._limit = self._record_bytes_max if driver.poison is None else -1
-            raise
-        lost = range(report.last_lsn + 1, max(expected, report.last_lsn) + 1)
-        self._report = dataclasses.replace(report, lost=lost)
-        driver.resume(report.last_lsn)
-        self._limit = self._record_bytes_max
-        log_recovery(self._path, self._report)
-        return self._report
+        self._check_open()
+        if self._reopening is None or self._reopening.done():
+            self._reopening = self._loop.create_task(self._reopen())
+        return await asyncio.shield(self._reopening)
 
     async def aclose(self) -> None:
         """Sync what is staged, seal the log and release it; a second call does nothing.
@@ -427,7 +421,7 @@ class AsyncWalWriter(AsyncBase):
         if self._state in {None, State.CLOSED, State.FORKED}:
             return
         self._check_loop()
-        if self._closing is None:
+        if self._closing is None or self._closing.cancelled():
             self._closing = self._loop.create_task(self._close())
         await asyncio.shield(self._closing)
 
