@@ -6,8 +6,11 @@ import contextlib
 import pytest
 import uvloop
 from engines import config
+from places import memory_path
 
 from walengine import AsyncWalWriter, WalError, _native
+
+__all__ = ["memory_path"]
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 

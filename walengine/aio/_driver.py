@@ -26,7 +26,7 @@ from walengine._native_poll import Handed, PolledWriter
 from walengine._refusals import with_loss
 from walengine._staging import record_bytes
 from walengine.aio._stage import Stage, Waiter, fail, settle_all
-from walengine.errors import WalError, WalPoisonedError
+from walengine.errors import RecordTooLargeError, WalError, WalPoisonedError
 from walengine.types import Lsn
 
 log = logging.getLogger("walengine")
@@ -282,6 +282,8 @@ class Driver:
         """There is no room, or no memory: tell everybody who waits for a staged record."""
         for stage in self.stages:
             stage.refuse(problem)
+        if isinstance(problem, RecordTooLargeError) and self.stages[0].atomic:
+            self.stages.popleft()  # no trim makes room for it, whether its caller is there or not
         self.stages = deque(stage for stage in self.stages if stage.records)
         self._open_stage()
         self.staged_bytes = sum(record_bytes(r) for stage in self.stages for r in stage.records)

@@ -1,0 +1,129 @@
+"""Every I/O in turn fails under an AsyncWalWriter with several groups in flight.
+
+Method: twelve tasks append in every way that there is, across rotations. The Nth write, sync,
+completion, preallocation, or allocation of memory fails; then the log is healed and goes on. What
+was acknowledged must be found, every wait must end exactly once, and nothing may hang.
+"""
+
+import asyncio
+import contextlib
+import errno
+import random
+
+import pytest
+from engines import config, current
+from history import FACTORIES, History, assert_settled_once
+
+from walengine import AsyncWalWriter, IoUringConfig, WalError, WalPoisonedError, _native
+
+FAIL, SHORT = _native._FAULT_FAIL, _native._FAULT_SHORT
+CQE_WRITE, CQE_SYNC = _native.lib.WAL_FAULT_CQE_WRITE, _native.lib.WAL_FAULT_CQE_SYNC
+
+FAULTS = {
+    "write EIO": (_native._FAULT_WRITE, FAIL, errno.EIO),
+    "write ENOSPC": (_native._FAULT_WRITE, FAIL, errno.ENOSPC),
+    "short write": (_native._FAULT_WRITE, SHORT, 7),
+    "sync EIO": (_native._FAULT_SYNC, FAIL, errno.EIO),
+    "no space for a segment": (_native._FAULT_ALLOCATE, FAIL, errno.ENOSPC),
+    "completion of a write EIO": (CQE_WRITE, FAIL, errno.EIO),
+    "completion of a write ENOSPC": (CQE_WRITE, FAIL, errno.ENOSPC),
+    "short completion": (CQE_WRITE, SHORT, 4096),
+    "completion of a sync EIO": (CQE_SYNC, FAIL, errno.EIO),
+    "no memory": None,
+}
+NTH_MAX = 400
+PER_FAULT = 5  # runs at scale 1
+
+
+@pytest.fixture(autouse=True)
+def _all_is_well_again():
+    yield
+    _native._fault_clear()
+    _native._alloc_fail(0)
+
+
+def arm(fault, nth):
+    if FAULTS[fault] is None:
+        _native._alloc_fail(nth)
+    else:
+        op, effect, value = FAULTS[fault]
+        _native._fault_set(op, effect, value, nth=nth, sticky=False)
+
+
+def disarm(fault):
+    """How many operations there were that might have failed."""
+    if FAULTS[fault] is None:
+        return _native._alloc_fail(0)
+    count = _native._fault_count()
+    _native._fault_clear()
+    return count
+
+
+async def workload(wal, history):
+    async def client(name):
+        for i in range(3):
+            kind = (name + i) % 6
+            if kind < 2:
+                await history.durable(wal, 500 * name)
+            elif kind == 2:
+                await history.many(wal, 4, 700, durable=True, atomic=True)
+            elif kind == 3:
+                await history.many(wal, 3, 900, durable=False, atomic=False)
+            elif kind == 4:
+                await history.plain(wal, 1500)
+            else:
+                await history.batched(wal, 3000)
+                await history.flush(wal)
+
+    await asyncio.gather(*(client(name) for name in range(12)))
+
+
+async def heal(wal, history):
+    """Reopen what is poisoned; the writer must be of use again."""
+    with contextlib.suppress(WalPoisonedError):
+        await wal.flush_batch()
+    if "poisoned" in repr(wal):
+        history.note_loss()
+        await wal.reopen()
+    for _ in range(2):
+        result = await history.durable(wal, 10)
+        assert isinstance(result, int), result
+
+
+async def life(log, fault, nth, history):
+    io = IoUringConfig(sq_entries=64, max_inflight=4, registered_buffers=4, buffer_size=8192)
+    wal = await AsyncWalWriter.open(log, config(io, segment_bytes=32768))
+    await history.durable(wal, 10)
+    arm(fault, nth)
+    await asyncio.wait_for(workload(wal, history), 20)
+    count = disarm(fault)
+    await asyncio.wait_for(heal(wal, history), 20)
+    arm(fault, 1 + nth % 4)  # and while it closes
+    try:
+        await asyncio.wait_for(wal.aclose(), 20)
+    except WalError:
+        history.note_loss()
+    disarm(fault)
+    assert_settled_once()
+    return count
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_nth_operation_fails(engine, memory_path, fault, seed, scaled, count):
+    if "completion" in fault and (
+        current().ring is None or (fault.endswith("sync EIO") and current().direct)
+    ):
+        return  # there is no such completion
+    chance = random.Random(f"{seed} {fault} {engine}")
+    operations, runs, ended = NTH_MAX, 0, 0
+    for run in range(scaled(PER_FAULT)):
+        nth = 1 + chance.randrange(operations) if run else NTH_MAX
+        history = History()
+        with asyncio.Runner(loop_factory=FACTORIES[run % 2]) as runner:
+            log = memory_path / f"log{run}"
+            operations = max(1, runner.run(life(log, fault, nth, history)))
+        history.judge(log)
+        runs += 1
+        ended += history.waits_ended
+    count(f"runs with a failure, {engine}", runs)
+    count(f"waits ended, {engine}", ended)
