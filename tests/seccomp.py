@@ -28,6 +28,7 @@ _RETURN = 0x06  # BPF_RET | BPF_K
 
 _NUMBER_OFFSET = 0  # in struct seccomp_data
 _ARCHITECTURE_OFFSET = 4
+_SECOND_ARGUMENT_OFFSET = 24  # its low half, on a little-endian machine
 
 
 class _Program(ctypes.Structure):
@@ -40,16 +41,36 @@ def _step(code: int, value: int, when_equal: int = 0, otherwise: int = 0) -> byt
 
 def refuse(number: int, *names: str) -> None:
     """From now on these system calls of this thread fail with an errno."""
+    steps = []
+    for name in names:
+        steps += [_step(_JUMP_IF_EQUAL, CALLS[name], 0, 1), _step(_RETURN, _ERRNO | number)]
+    _install(steps)
+
+
+def refuse_registering(number: int, *opcodes: int) -> None:
+    """From now on io_uring_register of this thread fails with an errno for these opcodes."""
+    steps = [
+        _step(_JUMP_IF_EQUAL, CALLS["io_uring_register"], 1, 0),
+        _step(_RETURN, _ALLOW),
+        _step(_LOAD, _SECOND_ARGUMENT_OFFSET),
+    ]
+    for opcode in opcodes:
+        steps += [_step(_JUMP_IF_EQUAL, opcode, 0, 1), _step(_RETURN, _ERRNO | number)]
+    _install(steps)
+
+
+def _install(judgement: list[bytes]) -> None:
+    """Put a filter in place that judges by the call's number, which is loaded; else it allows."""
     architecture = _AUDIT_ARCHITECTURES[platform.machine()]
     steps = [
         _step(_LOAD, _ARCHITECTURE_OFFSET),
         _step(_JUMP_IF_EQUAL, architecture, 1, 0),
         _step(_RETURN, _ALLOW),
         _step(_LOAD, _NUMBER_OFFSET),
+        *judgement,
+        _step(_RETURN, _ALLOW),
     ]
-    for name in names:
-        steps += [_step(_JUMP_IF_EQUAL, CALLS[name], 0, 1), _step(_RETURN, _ERRNO | number)]
-    code = b"".join([*steps, _step(_RETURN, _ALLOW)])
+    code = b"".join(steps)
     memory = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(code) // 8, ctypes.addressof(memory))
     prctl = ctypes.CDLL(None, use_errno=True).prctl

@@ -151,16 +151,11 @@ class History:
             self.note_poison()
             return error
         except WalError as error:
-            taken = keeps and not isinstance(error, WalClosedError) and "reopened" not in str(error)
-            for entry in entries:
-                entry.state = STAGED if taken else REFUSED
-                entry.why = str(error)  # the error holds frames, and these the writer
+            self._note_refusal(entries, error, keeps=keeps)
             return error
         except asyncio.CancelledError:
-            # It may have been refused in the very moment.
-            if self.may_refuse:
-                for entry in entries:
-                    entry.state = DOUBTFUL
+            if self.may_refuse:  # in this very moment, perhaps
+                self._note_doubt(entries)
             raise
         finally:
             self.waits_ended += 1
@@ -174,6 +169,18 @@ class History:
                 entry.state = DURABLE
                 entry.how = "own"
         return result
+
+    def _note_refusal(self, entries: list[Entry], error: WalError, *, keeps: bool) -> None:
+        taken = keeps and not isinstance(error, WalClosedError) and "reopened" not in str(error)
+        for entry in entries:
+            entry.state = STAGED if taken else REFUSED
+            entry.why = str(error)  # the error itself holds frames, and these the writer
+
+    @staticmethod
+    def _note_doubt(entries: list[Entry]) -> None:
+        for entry in entries:
+            if entry.state == STAGED:
+                entry.state = DOUBTFUL
 
     # ---- what befalls all of them
 
@@ -189,15 +196,15 @@ class History:
 
     def note_loss(self) -> None:
         """Whatever was not durable may be gone."""
-        for entry in self.entries:
-            if entry.state == STAGED:
-                entry.state = DOUBTFUL
+        self._note_doubt(self.entries)
 
     # ---- the judgement
 
     def judge(self, log: object) -> int:
         """Compare with what the log holds; return how many records that is."""
-        found = [(record.lsn, int(record.data.split(b":")[0]), record.data) for record in replay(log)]
+        found = [
+            (record.lsn, int(record.data.split(b":")[0]), record.data) for record in replay(log)
+        ]
         places = [place for _, place, _ in found]
         assert places == sorted(set(places)), "a record was doubled or overtaken"
         lsns = dict(zip(places, (lsn for lsn, _, _ in found), strict=True))
@@ -205,13 +212,13 @@ class History:
         for place, entry in enumerate(self.entries):
             was_trimmed = begin > 1 and (not places or place < places[0])
             if place in lsns:
-                assert entry.state != REFUSED, f"record {place} was refused and is there: {entry.data[:20]} {entry.group} {entry.why}"
+                assert entry.state != REFUSED, f"record {place} is there, but: {entry.why}"
                 assert found[places.index(place)][2] == entry.data
                 known = entry.state == DURABLE and entry.lsn
                 assert not known or lsns[place] == entry.lsn, f"record {place} has another LSN"
             else:
                 lost = entry.state in {STAGED, DURABLE} and not was_trimmed
-                about = f"LSN {entry.lsn}, {entry.how}, {entry.group}, {places[:3]} {places[-3:]} {begin}"
+                about = f"LSN {entry.lsn}, {entry.how}; there are {places[:2]} to {places[-2:]}"
                 assert not lost, f"record {place}, {entry.state}, is lost: {about}"
         self._judge_groups(set(places), begin)
         return len(found)

@@ -3,9 +3,9 @@
 import asyncio
 import errno
 import gc
-import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from engines import config, current
@@ -24,6 +24,7 @@ from walengine import (
 from walengine._native_poll import PolledWriter
 
 TASKS = 20
+FDS = Path("/proc/self/fd")
 SMALL_LOG = {"segment_bytes": 65536, "max_log_bytes": 3 * 65536}
 
 
@@ -266,9 +267,9 @@ def test_a_cancelled_opening_leaves_no_descriptor(engine, log, run):
             pass
 
     run(use(0))
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(FDS.iterdir()))
     run(use(5))
-    while len(os.listdir("/proc/self/fd")) > before:  # pytest's own limit ends a hopeless wait
+    while len(list(FDS.iterdir())) > before:  # pytest's own limit ends a hopeless wait
         time.sleep(0.005)
 
 

@@ -129,7 +129,8 @@ class Life:
         way = self.chance.choice(["close", "close", "cancel", "leave"])
         if way == "leave":
             while any(thread.name == "walengine-aio" for thread in threading.enumerate()):
-                await asyncio.sleep(0.001)  # of a trim that was cancelled; it holds the writer
+                # A trim that was cancelled goes on, and holds the writer.
+                await asyncio.sleep(0.001)
             return
         beside = [asyncio.create_task(self.some_call()) for _ in range(self.chance.randint(0, 5))]
         await asyncio.sleep(0)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from errno import ENOMEM
 from heapq import heappop, heappush
 
-from walengine._native_poll import Handed, PolledWriter
+from walengine._native_poll import PolledWriter
 from walengine._refusals import with_loss
 from walengine._staging import record_bytes
 from walengine.aio._stage import Stage, Waiter, fail, settle_all
@@ -242,11 +242,12 @@ class Driver:
             self._publish(self.handed)
         return not stage.records
 
-    def _make_calls(self, stage: Stage, *, fused: bool) -> Handed:
+    def _make_calls(self, stage: Stage, *, fused: bool) -> tuple[int, bool, WalError | None]:
         """Hand over the stage in as many calls as it takes; the last one syncs, if fused."""
         calls = stage.calls()
         taken = 0
-        handed = Handed(0, is_durable=False, problem=None)
+        is_durable = False
+        problem: WalError | None = None
         for number, (records, crcs) in enumerate(calls, 1):
             handed = self._polled.hand_over(
                 records,
@@ -255,9 +256,10 @@ class Driver:
                 atomic=stage.atomic,
             )
             taken += handed.taken
-            if handed.taken < len(records) or handed.problem is not None:
+            is_durable, problem = handed.is_durable, handed.problem
+            if handed.taken < len(records) or problem is not None:
                 break
-        return handed._replace(taken=taken)
+        return taken, is_durable, problem
 
     def _note_handed(self, stage: Stage, taken: int) -> None:
         if taken == 0:
