@@ -438,7 +438,8 @@ def test_a_loop_in_a_thread_of_its_own_at_exit(engine, log):
     async def begin():
         wal = await AsyncWalWriter.open(log, config())
         tasks = [asyncio.create_task(append(wal, name)) for name in range(TASKS)]
-        await asyncio.sleep(0.02)
+        for i in range(5):
+            await wal.append_durable(b"between them %d" % i)
         return wal, tasks
 
     wal, tasks = asyncio.run_coroutine_threadsafe(begin(), loop).result()

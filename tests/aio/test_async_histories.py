@@ -128,9 +128,9 @@ class Life:
         """Close; or be cancelled meanwhile, which stops nothing; or go away."""
         way = self.chance.choice(["close", "close", "cancel", "leave"])
         if way == "leave":
-            while any(thread.name == "walengine-aio" for thread in threading.enumerate()):
-                # A trim that was cancelled goes on, and holds the writer.
-                await asyncio.sleep(0.001)
+            for thread in threading.enumerate():
+                if thread.name == "walengine-aio":  # a cancelled trim goes on, with the writer
+                    await asyncio.to_thread(thread.join)
             return
         beside = [asyncio.create_task(self.some_call()) for _ in range(self.chance.randint(0, 5))]
         await asyncio.sleep(0)
