@@ -191,6 +191,7 @@ static int append_batch(struct wal_writer *writer, struct batch *batch, struct w
     while (result == 0 && batch->taken < batch->count) {
         uint64_t need = plan_room(writer, batch);
         if (writer->poisoned) return wal_tell_poison(writer, call->error);
+        if ((batch->flags & WAL_LANE) && !writer->lanes) return WAL_E_AGAIN;
         if (!wal_has_room(writer, need)) {
             result = wal_lead(writer, WAL_STEP_ROOM, need, call);
         } else if (writer->direct ? !wal_flight_has_room(writer, need)
@@ -246,6 +247,15 @@ int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint
     if (writer->direct) flags |= WAL_DURABLE;
     return wal_writer_append_batch(writer, data, &length, &record_crc, 1, flags, lsn, &taken,
                                    error);
+}
+
+uint64_t wal_writer_lanes(wal_writer *writer, uint32_t open) {
+    if (wal_refuse_forked(writer, NULL) < 0) return 0;
+    pthread_mutex_lock(&writer->mutex);
+    writer->lanes = open != 0;
+    uint64_t last_lsn = writer->next_lsn - 1;
+    pthread_mutex_unlock(&writer->mutex);
+    return last_lsn;
 }
 
 /* ---- commits --------------------------------------------------------------------------------- */

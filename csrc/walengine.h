@@ -105,6 +105,7 @@ enum wal_flag {
     WAL_SHARED_DIR = 32,    /* accept a group- or world-writable directory */
     WAL_NO_THREADS = 64,    /* tests: no background thread; wal_writer_maintain does its steps */
     WAL_NO_IDLE_MARK = 128, /* no idle watermark (byte-for-byte comparisons) */
+    WAL_LANE = 512,         /* append only while lanes are open; see wal_writer_lanes */
 };
 
 typedef struct wal_writer wal_writer;
@@ -269,7 +270,8 @@ int wal_writer_open(const char *path, const wal_options *options, wal_writer **w
                     wal_report *report, wal_error *error);
 
 /*
- * Append one record: hand it to the operating system. flags: RECORD_CRC, INTERRUPTIBLE, DURABLE.
+ * Append one record: hand it to the operating system. flags: RECORD_CRC, INTERRUPTIBLE, DURABLE,
+ * LANE.
  * With direct_io in use nothing is handed over before it is synced, so DURABLE is implied.
  */
 int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint32_t record_crc,
@@ -285,6 +287,15 @@ int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint
 int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32_t *lengths,
                             const uint32_t *crcs, uint32_t count, uint32_t flags,
                             uint64_t *first_lsn, uint32_t *taken, wal_error *error);
+
+/*
+ * Lanes. A caller that gives LSNs to records before it hands them over must know that nobody else
+ * appends meanwhile; one that does not may let any number of threads append at once. So lanes are
+ * opened and closed: with WAL_LANE an append is made while they are open, or is WAL_E_AGAIN and has
+ * taken nothing. Returns the last LSN; once lanes are closed it stays the last one until the next
+ * append without WAL_LANE. A writer begins with lanes closed.
+ */
+uint64_t wal_writer_lanes(wal_writer *writer, uint32_t open);
 
 /* Make everything up to lsn durable (0: everything appended so far). flags: INTERRUPTIBLE. */
 int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_error *error);

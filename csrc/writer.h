@@ -109,6 +109,7 @@ struct wal_writer {
     int calls; /* in flight, close's own not counted */
     int leading;
     int rotating; /* the leader moves the tail: appends wait */
+    int lanes;    /* open: appends with WAL_LANE are taken */
     int poisoned;
     wal_error poison;
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from walengine._handover import HandOver
 from walengine._staging import Staged
@@ -23,12 +23,38 @@ class Appending(HandOver):
     """Base of the writers: one record, a batch or a group, handed over or durable."""
 
     def _append(self, item: Staged, size: int) -> Lsn:
+        return self._append_single(item, size, durable=self._is_direct)
+
+    def _append_single(self, item: Staged, size: int, *, durable: bool) -> Lsn:
+        """Append one record, in a lane where that is possible."""
         if size > self._limit:
             raise self._refusal(size)
-        if self._is_direct:
+        if not self._lanes and not self._quiet:
+            self._open_lanes()
+        while self._lanes:
+            lsn = self._append_in_lane(item, durable=durable)
+            if lsn:
+                return lsn
+            self._align_lanes()
+        if durable:
             return self._flush((item,))
         with self._handover_lock:
             return self._hand_over((item,))
+
+    def _append_in_lane(self, item: Staged, *, durable: bool) -> Lsn:
+        """Append by one native call that may run beside others'; 0: nothing was taken."""
+        record, crc = item if type(item) is tuple else (item, None)
+        former = self._former_poison
+        begin = perf_counter()
+        try:
+            lsn, is_done = self._native.append_in_lane(record, crc, durable=durable)
+        except WalPoisonedError as error:
+            raise self._poisoned(error) from None
+        if durable:
+            self._note_sync(perf_counter() - begin)
+        if lsn and not is_done:
+            self._commit(lsn, former)
+        return lsn
 
     def _append_and_flush(self, item: Staged) -> int:
         """Append the record that fills the batch (it is never staged itself), and sync."""
@@ -37,6 +63,11 @@ class Appending(HandOver):
 
     def _flush(self, own: Sequence[Staged] = (), *, atomic: bool = False) -> Lsn:
         """Make durable what is staged, then own; on a full log, what fits."""
+        if self._lanes and not own:  # nothing is staged
+            former = self._former_poison
+            last = int(self._native.position().last_lsn)
+            self._commit(last, former)
+            return last
         full = None
         with self._handover_lock:
             former = self._former_poison
@@ -83,6 +114,8 @@ class Appending(HandOver):
         with self._stage_lock:
             if self._limit < 0:
                 raise self._refusal(0)
+            if self._lanes:
+                self._close_lanes()
             first = self._last_lsn() + 1
             self._staged.extend(records)
             self._staged_bytes += size
@@ -99,11 +132,16 @@ class Appending(HandOver):
 
     def _wait(self, lsn: Lsn, timeout: float | None) -> None:
         """Hand over what is staged, if lsn is, and wait until it is durable."""
-        with self._handover_lock:
-            former = self._former_poison
-            if lsn > self._handed:
-                self._hand_over()
+        former = self._former_poison
+        if lsn > self._handed:
+            self._hand_over_staged()
         self._commit(lsn, former, timeout)
+
+    def _hand_over_staged(self) -> None:
+        """Hand over what is staged; while lanes are open nothing is."""
+        with self._handover_lock:
+            if not self._lanes:
+                self._hand_over()
 
     def _flush_before_reopening(self) -> None:
         """Sync a sound writer; a full or failing one is reopened as it is."""
@@ -111,6 +149,31 @@ class Appending(HandOver):
             self._flush()
         except (WalFullError, WalPoisonedError) as error:
             log.warning("before reopening: %s", error)
+
+    def _trim(self, lsn: Lsn) -> None:
+        """Drop what is below lsn, behind what is staged; on a full log that stays staged."""
+        try:
+            self._hand_over_staged()
+        except WalFullError as error:
+            log.info("trimming with records still staged: %s", error)
+        try:
+            self._native.truncate_before(lsn)
+        except WalPoisonedError as error:
+            raise self._poisoned(error) from None
+
+    def _position(self) -> Any:
+        self._check_open()
+        return self._native.position()
+
+    def _close_native(self) -> WalError | None:
+        """Seal and release; return what went wrong."""
+        try:
+            self._native.close()
+        except WalPoisonedError as error:
+            return self._poisoned(error)
+        except WalError as error:
+            return error
+        return None
 
     # ---- records ---------------------------------------------------------------------------------
 

@@ -10,7 +10,14 @@ Two locks, always taken in this order:
 - the stage lock guards the staged list, its byte count and the writer's state. It is held for a few
   bytecodes, never over a call that waits.
 
-Both are re-entrant for the sake of signal handlers, which run between any two bytecodes: one that
+Lanes. Where nothing is staged or in flight, nobody needs the hand-over lock: C gives the LSNs, and
+any number of threads append in it at once, each by one native call, in which a durable one waits
+too. While lanes are open C says what the last LSN is. Whoever is to give LSNs here, to records that
+it stages or brings along, closes them first: from then on C takes nothing from a lane, also of a
+call that is already on its way, and the last LSN stands still. What was refused so goes the way of
+the others. Single appends open lanes again when nothing was staged for some time.
+
+Both locks are re-entrant for the sake of signal handlers, which run between any two bytecodes: one that
 stages a record in the middle of another staging does no harm; one that hands over in the middle of
 a hand-over is refused, since it would wait for itself.
 
@@ -43,6 +50,9 @@ from walengine.types import Lsn, RecoveryReport
 log = logging.getLogger("walengine")
 
 SLOW_SYNC_SECONDS = 1.0
+# So many single appends in a row that find nothing staged open lanes. To and fro costs two native
+# calls, and a thread that stages while others append stages for less than it could append.
+QUIET_APPENDS = 64
 
 _get_ident = threading.get_ident
 
@@ -86,7 +96,7 @@ class HandOver:
         self._limit = record_bytes_max
         self._poison: WalPoisonedError | None = None
         self._former_poison: WalPoisonedError | None = None  # what the last reopen() cured
-        self._handed = last_lsn  # the newest record that C is known to have
+        self._handed = last_lsn  # the newest record that C is known to have; not while lanes are open
         self._thread: int | None = None  # the first that handed something over
         self._is_shared = False  # there was another one
         self._is_synced = False  # the last hand-over came back durable
@@ -103,6 +113,10 @@ class HandOver:
         self._flight: list[Staged] | None = None  # taken from staging, not yet settled
         # What the caller brings along: goes down behind the flight, and is never staged.
         self._own: Sequence[Staged] = ()
+        # Lanes are open: nothing is staged or in flight. C may have them closed still, or already,
+        # where an interrupt came in between; it never has them open where this is False.
+        self._lanes = False
+        self._quiet = 0  # hand-overs to come before lanes are opened
 
     # ---- the hand-over; its lock is held ---------------------------------------------------------
 
@@ -172,6 +186,12 @@ class HandOver:
         with self._stage_lock:
             if self._limit < 0 and not closing:
                 raise self._refusal(0)
+            if self._lanes:
+                self._close_lanes()
+            elif self._staged:
+                self._quiet = QUIET_APPENDS
+            elif self._quiet > 0:
+                self._quiet -= 1
             self._flight, self._own = self._staged, own
             self._staged, self._staged_bytes = fresh, 0
 
@@ -232,10 +252,38 @@ class HandOver:
             self._staged_bytes += rest_bytes
             self._handed = handed
 
+    # ---- lanes -----------------------------------------------------------------------------------
+
+    def _open_lanes(self) -> None:
+        """Open lanes if nothing is staged or in flight."""
+        with self._handover_lock, self._stage_lock:
+            if not self._staged and self._flight is None and self._limit >= 0:
+                self._lanes = True
+                self._native.open_lanes()
+
+    def _close_open_lanes(self) -> None:
+        with self._stage_lock:
+            if self._lanes:
+                self._close_lanes()
+
+    def _close_lanes(self) -> None:
+        """Have C give no more LSNs; the stage lock is held."""
+        self._handed = self._native.close_lanes()
+        self._lanes = False
+        self._quiet = QUIET_APPENDS
+
+    def _align_lanes(self) -> None:
+        """Open in C what is open here: who opened or closed them was interrupted, or is at it."""
+        with self._stage_lock:
+            if self._lanes:
+                self._native.open_lanes()
+
     # ---- refusals --------------------------------------------------------------------------------
 
     def _last_lsn(self) -> Lsn:
         """Return the newest LSN given, to staged records too; the stage lock is held."""
+        if self._lanes:
+            return int(self._native.position().last_lsn)
         flying = len(self._flight or ()) + len(self._own)
         return self._handed + flying + len(self._staged)
 

@@ -143,6 +143,8 @@ class PortableWalWriter(Appending):
         with self._stage_lock:
             if size > self._limit:
                 raise self._refusal(size)
+            if self._lanes:
+                self._close_lanes()
             pending = self._staged_bytes + size
             if pending < self._batch_bytes_max:
                 self._staged.append(record)
@@ -169,6 +171,8 @@ class PortableWalWriter(Appending):
         with self._stage_lock:
             if size > self._limit:
                 raise self._refusal(size)
+            if self._lanes:
+                self._close_lanes()
             pending = self._staged_bytes + size
             if pending < self._batch_bytes_max:
                 self._staged.append(item)
@@ -193,9 +197,7 @@ class PortableWalWriter(Appending):
             WalPoisonedError: A write or sync failed; see ``reopen()``.
         """
         record = data if type(data) is bytes else self._copied(data)
-        if len(record) > self._limit:
-            raise self._refusal(len(record))
-        return self._flush((record,))
+        return self._append_single(record, len(record), durable=True)
 
     def append_many(
         self,
@@ -370,15 +372,7 @@ class PortableWalWriter(Appending):
             WalPoisonedError: A write or sync failed; see ``reopen()``.
         """
         checked_lsn("lsn", lsn)
-        with self._handover_lock:
-            try:
-                self._hand_over()
-            except WalFullError as error:
-                log.info("trimming with records still staged: %s", error)
-        try:
-            self._native.truncate_before(lsn)
-        except WalPoisonedError as error:
-            raise self._poisoned(error) from None
+        self._trim(lsn)
 
     def reopen(self) -> RecoveryReport:
         """Recover from what the device really holds, and go on.
@@ -396,6 +390,7 @@ class PortableWalWriter(Appending):
         with self._handover_lock:
             self._refuse_reentry()
             self._check_open()
+            self._close_open_lanes()
             if self._poison is None:
                 self._flush_before_reopening()
             expected = self._handed if self._poison is None else self._poison.lost.stop - 1
@@ -473,20 +468,6 @@ class PortableWalWriter(Appending):
                 _lifecycle.handles.pop(id(self), None)
 
     # ---- helpers ---------------------------------------------------------------------------------
-
-    def _position(self) -> Any:
-        self._check_open()
-        return self._native.position()
-
-    def _close_native(self) -> WalError | None:
-        """Seal and release; return what went wrong."""
-        try:
-            self._native.close()
-        except WalPoisonedError as error:
-            return self._poisoned(error)
-        except WalError as error:
-            return error
-        return None
 
     def close_at_exit(self) -> int:
         """Close, unless Ctrl-C already ended a close; return how many records were staged."""
