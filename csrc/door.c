@@ -46,6 +46,7 @@ int wal_enter(struct wal_writer *writer, struct wal_call *call) {
 
 int wal_leave(struct wal_writer *writer, int result) {
     writer->calls--;
+    wal_hand_on(writer);
     if (writer->calls == 0) pthread_cond_broadcast(&writer->changed);
     pthread_mutex_unlock(&writer->mutex);
     return result;

@@ -50,6 +50,7 @@ int wal_poison(struct wal_writer *writer, int os_code, const char *what, uint64_
         writer->poisoned = 1;
         writer->idle_mark_due = 0;
         pthread_cond_broadcast(&writer->changed);
+        wal_hand_on(writer);
     }
     return wal_tell_poison(writer, error);
 }
@@ -69,20 +70,23 @@ int wal_sync_tail(struct wal_writer *writer, wal_error *error) {
  * Whoever finds no sync under way begins one, and it covers everybody who has appended by then. Who
  * comes while one is at the device waits for the next.
  */
-int wal_commit_until(struct wal_writer *writer, uint64_t lsn, struct wal_call *call) {
+int wal_commit_and_leave(struct wal_writer *writer, uint64_t lsn, struct wal_call *call) {
+    const struct wal_flight *flight = &writer->flight;
     int result = 0;
     while (result == 0 && writer->durable_lsn < lsn) {
-        if (writer->poisoned) return wal_tell_poison(writer, call->error);
-        int is_idle = writer->flight.first == writer->flight.next;
-        if (!is_idle) {
-            result = wal_await(writer, call);
-        } else if (writer->leading || writer->job.step != WAL_STEP_NONE) {
-            result = wal_wait(writer, call);
-        } else {
+        int is_idle = flight->first == flight->next;
+        if (writer->poisoned) {
+            result = wal_tell_poison(writer, call->error);
+        } else if (is_idle && !writer->leading && writer->job.step == WAL_STEP_NONE) {
             result = wal_begin_sync(writer, call->error);
+        } else if (wal_may_reap(writer) || call->deadline_ns != 0) {
+            result = is_idle ? wal_wait(writer, call) : wal_await(writer, call);
+        } else if (wal_follow(writer, lsn)) {
+            return 0;
         }
     }
-    return result;
+    if (result == 0) writer->stats.commits++;
+    return wal_leave(writer, result);
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
@@ -126,6 +130,7 @@ static void *committer_main(void *argument) {
         job->step = WAL_STEP_NONE;
         job->done = job->ticket;
         pthread_cond_broadcast(&writer->changed);
+        wal_hand_on(writer);
     }
     writer->threads_running--;
     pthread_cond_broadcast(&writer->changed);

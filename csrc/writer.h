@@ -23,6 +23,7 @@
 
 #include "chain.h"
 #include "flight.h"
+#include "followers.h"
 #include "histogram.h"
 #include "index.h"
 #include "io.h"
@@ -127,6 +128,7 @@ struct wal_writer {
     uint32_t closed_crc; /* header CRC of the last frame of the newest closed segment */
     struct wal_tail tail;
     struct wal_flight flight;
+    struct wal_followers followers;
 
     /* Background: preparation and space. */
     struct wal_prepared prepared;
@@ -214,8 +216,8 @@ int wal_wait(struct wal_writer *writer, struct wal_call *call);
 /* The leader's: make everything written to the tail durable, and publish it. */
 int wal_sync_tail(struct wal_writer *writer, wal_error *error);
 
-/* Anybody's: wait until lsn is durable, syncing where nobody does. */
-int wal_commit_until(struct wal_writer *writer, uint64_t lsn, struct wal_call *call);
+/* Anybody's: wait until lsn is durable, syncing where nobody does; then leave as wal_leave does. */
+int wal_commit_and_leave(struct wal_writer *writer, uint64_t lsn, struct wal_call *call);
 
 /* A write or sync failed: from now on every call gets this error. Returns WAL_E_POISONED. */
 int wal_poison(struct wal_writer *writer, int os_code, const char *what, uint64_t offset,
