@@ -250,13 +250,16 @@ int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint
                                    error);
 }
 
-uint64_t wal_writer_lanes(wal_writer *writer, uint32_t open) {
-    if (wal_refuse_forked(writer, NULL) < 0) return 0;
-    pthread_mutex_lock(&writer->mutex);
+int wal_writer_lanes(wal_writer *writer, uint32_t open, uint32_t flags, uint64_t *last_lsn) {
+    struct wal_call call = wal_call_begin(flags, NULL);
+    *last_lsn = 0;
+    int result = wal_refuse_forked(writer, NULL);
+    if (result == 0) result = wal_lock(writer, &call);
+    if (result < 0) return result;
     writer->lanes = open != 0;
-    uint64_t last_lsn = writer->next_lsn - 1;
+    *last_lsn = writer->next_lsn - 1;
     pthread_mutex_unlock(&writer->mutex);
-    return last_lsn;
+    return 0;
 }
 
 /* ---- commits --------------------------------------------------------------------------------- */

@@ -292,10 +292,10 @@ int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32
  * Lanes. A caller that gives LSNs to records before it hands them over must know that nobody else
  * appends meanwhile; one that does not may let any number of threads append at once. So lanes are
  * opened and closed: with WAL_LANE an append is made while they are open, or is WAL_E_AGAIN and has
- * taken nothing. Returns the last LSN; once lanes are closed it stays the last one until the next
- * append without WAL_LANE. A writer begins with lanes closed.
+ * taken nothing. *last_lsn is told; once lanes are closed it stays the last one until the next
+ * append without WAL_LANE. A writer begins with lanes closed. flags: INTERRUPTIBLE.
  */
-uint64_t wal_writer_lanes(wal_writer *writer, uint32_t open);
+int wal_writer_lanes(wal_writer *writer, uint32_t open, uint32_t flags, uint64_t *last_lsn);
 
 /* Make everything up to lsn durable (0: everything appended so far). flags: INTERRUPTIBLE. */
 int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_error *error);

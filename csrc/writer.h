@@ -174,6 +174,9 @@ struct wal_call {
 
 /* ---- door.c ---------------------------------------------------------------------------------- */
 
+/* Take the mutex: 0, or WAL_E_AGAIN where a stuck write holds it until the call's deadline. */
+int wal_lock(struct wal_writer *writer, const struct wal_call *call);
+
 /* Enter takes the mutex (only if it succeeds), leave gives it back. */
 int wal_enter(struct wal_writer *writer, struct wal_call *call);
 int wal_leave(struct wal_writer *writer, int result);

@@ -63,11 +63,8 @@ class Appending(HandOver):
 
     def _flush(self, own: Sequence[Staged] = (), *, atomic: bool = False) -> Lsn:
         """Make durable what is staged, then own; on a full log, what fits."""
-        if self._lanes and not own:  # nothing is staged
-            former = self._former_poison
-            last = int(self._native.position().last_lsn)
-            self._commit(last, former)
-            return last
+        if self._lanes and not own and (lsn := self._commit_lanes()) is not None:
+            return lsn
         full = None
         with self._handover_lock:
             former = self._former_poison
@@ -107,6 +104,16 @@ class Appending(HandOver):
             raise self._poisoned(problem)
         if problem is not None:
             raise problem
+
+    def _commit_lanes(self) -> Lsn | None:
+        """Make durable what is in C: everything, while lanes are open; None: they are not."""
+        former = self._former_poison
+        with self._stage_lock:
+            if not self._lanes:
+                return None
+            last = self._last_lsn()
+        self._commit(last, former)
+        return last
 
     def _stage_all(self, records: Sequence[bytes]) -> tuple[range, bool]:
         """Stage them; return their LSNs, and whether the batch is full now."""

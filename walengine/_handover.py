@@ -96,7 +96,7 @@ class HandOver:
         self._limit = record_bytes_max
         self._poison: WalPoisonedError | None = None
         self._former_poison: WalPoisonedError | None = None  # what the last reopen() cured
-        self._handed = last_lsn  # the newest record that C is known to have; not while lanes are open
+        self._handed = last_lsn  # the newest record that C is known to have; old if lanes are open
         self._thread: int | None = None  # the first that handed something over
         self._is_shared = False  # there was another one
         self._is_synced = False  # the last hand-over came back durable
@@ -259,7 +259,7 @@ class HandOver:
         with self._handover_lock, self._stage_lock:
             if not self._staged and self._flight is None and self._limit >= 0:
                 self._lanes = True
-                self._native.open_lanes()
+                self._native.lanes(are_open=True)
 
     def _close_open_lanes(self) -> None:
         with self._stage_lock:
@@ -268,7 +268,7 @@ class HandOver:
 
     def _close_lanes(self) -> None:
         """Have C give no more LSNs; the stage lock is held."""
-        self._handed = self._native.close_lanes()
+        self._handed = self._native.lanes(are_open=False)
         self._lanes = False
         self._quiet = QUIET_APPENDS
 
@@ -276,14 +276,14 @@ class HandOver:
         """Open in C what is open here: who opened or closed them was interrupted, or is at it."""
         with self._stage_lock:
             if self._lanes:
-                self._native.open_lanes()
+                self._native.lanes(are_open=True)
 
     # ---- refusals --------------------------------------------------------------------------------
 
     def _last_lsn(self) -> Lsn:
         """Return the newest LSN given, to staged records too; the stage lock is held."""
         if self._lanes:
-            return int(self._native.position().last_lsn)
+            return self._native.lanes(are_open=True)
         flying = len(self._flight or ()) + len(self._own)
         return self._handed + flying + len(self._staged)
 

@@ -81,13 +81,17 @@ class NativeWriter:
             if lsn[0]:
                 return self._durable(lsn[0])
 
-    def open_lanes(self) -> None:
-        """Let append_in_lane append, in any number of threads at once."""
-        lib.wal_writer_lanes(self._handle, 1)
+    def lanes(self, *, are_open: bool) -> int:
+        """Let append_in_lane append, in any number of threads at once, or refuse it from now on.
 
-    def close_lanes(self) -> int:
-        """Refuse append_in_lane; return the last LSN, which others' calls change no more."""
-        return int(lib.wal_writer_lanes(self._handle, 0))
+        Returns:
+            The last LSN; while lanes are closed it changes by append and append_joined only.
+        """
+        last = ffi.new("uint64_t *")
+        flags = wait_flags()
+        while lib.wal_writer_lanes(self._handle, are_open, flags, last) == _AGAIN:
+            pass  # Python runs its signal handlers here
+        return int(last[0])
 
     def append_in_lane(self, record: bytes, crc: int | None, *, durable: bool) -> tuple[int, bool]:
         """Hand over one record if lanes are open.

@@ -267,9 +267,11 @@ static void closed_lanes_let_nobody_in_here(void) {
     CHECK_EQ(lsn, 0);
     start(&shared, workers);
     for (int i = 0; i < rounds; i++) {
-        (void)wal_writer_lanes(shared.writer, 1);
+        uint64_t last;
+        CHECK_EQ(wal_writer_lanes(shared.writer, 1, 0, &last), 0);
         (void)usleep(300);
-        uint64_t last = wal_writer_lanes(shared.writer, 0);
+        uint32_t flags = i % 2 ? WAL_INTERRUPTIBLE : 0;
+        while (wal_writer_lanes(shared.writer, 0, flags, &last) == WAL_E_AGAIN) refusals++;
         for (int k = 0; k < 3; k++) {
             CHECK_EQ(position_of(shared.writer).last_lsn, last);
             CHECK_EQ(wal_writer_append(shared.writer, "x", 1, 0, 0, &lsn, NULL), 0);
@@ -278,7 +280,7 @@ static void closed_lanes_let_nobody_in_here(void) {
         }
     }
     atomic_store(&shared.stop, 1);
-    (void)wal_writer_lanes(shared.writer, 1);
+    CHECK_EQ(wal_writer_lanes(shared.writer, 1, 0, &lsn), 0);
     uint64_t theirs = join(workers);
     CHECK_EQ(position_of(shared.writer).last_lsn, theirs + mine);
     end(shared.writer, 0);

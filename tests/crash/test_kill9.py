@@ -146,6 +146,17 @@ def test_kills_at_random(server, memory_path, seed, scaled, totals, count, shape
     rounds.report(totals, count)
 
 
+@pytest.mark.parametrize("durable", [0.5, 0.98])
+def test_kills_of_sixteen_threads_that_append_durable(
+    server, memory_path, seed, scaled, totals, count, durable
+):
+    """Goal: the same in lanes, open nearly all the time, or opened and closed again and again."""
+    rounds = Rounds(server, memory_path / "log", seed, threads=16, durable=durable)
+    while rounds.counted < scaled(12):
+        rounds.judge(rounds.killed_at_random())
+    rounds.report(totals, count)
+
+
 @pytest.mark.parametrize("fail_point", FAIL_POINTS)
 def test_kills_at_a_fail_point(server, memory_path, seed, scaled, totals, count, fail_point):
     """Goal: the worst moments are met. Method: the process kills itself between two steps."""
