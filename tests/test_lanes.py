@@ -1,4 +1,4 @@
-"""Lanes: single appends of many threads at once, by one native call each, beside all other calls."""
+"""Lanes: single appends of many threads at once, one native call each, beside all other calls."""
 
 from __future__ import annotations
 
@@ -174,7 +174,8 @@ class Crowd:
 
     def act(self, number, dice):
         wal = self.wal
-        kind = dice.choice(["durable"] * 12 + ["append", "batched", "many", "flush", "sync", "wait"])
+        others = ["append", "batched", "many", "flush", "sync", "wait"]
+        kind = dice.choice(["durable"] * 12 + others)
         if kind in {"durable", "append"}:
             data = self.data(number)
             lsn = (wal.append_durable if kind == "durable" else wal.append)(data)

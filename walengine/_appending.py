@@ -43,7 +43,7 @@ class Appending(HandOver):
 
     def _append_in_lane(self, item: Staged, *, durable: bool) -> Lsn:
         """Append by one native call that may run beside others'; 0: nothing was taken."""
-        record, crc = item if type(item) is tuple else (item, None)
+        record, crc = item if isinstance(item, tuple) else (item, None)
         former = self._former_poison
         begin = perf_counter()
         try:

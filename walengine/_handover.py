@@ -10,16 +10,16 @@ Two locks, always taken in this order:
 - the stage lock guards the staged list, its byte count and the writer's state. It is held for a few
   bytecodes, never over a call that waits.
 
-Lanes. Where nothing is staged or in flight, nobody needs the hand-over lock: C gives the LSNs, and
+Both locks are re-entrant for the sake of signal handlers, which run between any two bytecodes: one
+that stages a record in the middle of another staging does no harm; one that hands over in the
+middle of a hand-over is refused, since it would wait for itself.
+
+Lanes. Where nothing is staged or in flight nobody needs the hand-over lock: C gives the LSNs, and
 any number of threads append in it at once, each by one native call, in which a durable one waits
 too. While lanes are open C says what the last LSN is. Whoever is to give LSNs here, to records that
-it stages or brings along, closes them first: from then on C takes nothing from a lane, also of a
-call that is already on its way, and the last LSN stands still. What was refused so goes the way of
-the others. Single appends open lanes again when nothing was staged for some time.
-
-Both locks are re-entrant for the sake of signal handlers, which run between any two bytecodes: one that
-stages a record in the middle of another staging does no harm; one that hands over in the middle of
-a hand-over is refused, since it would wait for itself.
+it stages or brings along, closes them first: from then on C takes nothing from a lane, not even of
+a call that is already on its way, and the last LSN stands still. What was refused goes the way of
+the others. Hand-overs that find nothing staged, some of them in a row, open lanes again.
 
 A hand-over may be broken anywhere by KeyboardInterrupt, in the wait for its sync too. What it took
 stays in ``_flight`` until it is settled: whoever comes next asks C how far it came and puts the
@@ -50,8 +50,8 @@ from walengine.types import Lsn, RecoveryReport
 log = logging.getLogger("walengine")
 
 SLOW_SYNC_SECONDS = 1.0
-# So many single appends in a row that find nothing staged open lanes. To and fro costs two native
-# calls, and a thread that stages while others append stages for less than it could append.
+# So many hand-overs in a row that find nothing staged, and lanes are opened again. That costs two
+# native calls; and who stages while others append should go on staging, which costs less.
 QUIET_APPENDS = 64
 
 _get_ident = threading.get_ident

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from crc32c import crc32c
 
@@ -19,7 +19,7 @@ from walengine._handover import State
 from walengine._opening import log_recovery, open_native, snapshot
 from walengine.backend import log_backend
 from walengine.config import IoUringConfig, WalConfig, normalised
-from walengine.errors import WalError, WalFullError, WalPoisonedError
+from walengine.errors import WalError
 from walengine.types import IoUringStatsSnapshot, Lsn, RecoveryReport, checked_lsn
 
 if TYPE_CHECKING:
