@@ -146,6 +146,34 @@ def test_an_interrupt_between_here_and_c_is_made_good(wal, log, are_open):
     assert data_of(log) == expected
 
 
+@pytest.mark.parametrize("handler", ["append", "append_batched"])
+@pytest.mark.parametrize("first", ["append", "append_batched", "last_lsn"])
+def test_a_signal_handler_may_come_by_in_the_middle(wal, log, first, handler):
+    """Method: what it would do is done when C has opened or closed the lanes, before we know."""
+    if first != "append":
+        wal.append(b"0")
+    real = wal._native.lanes
+
+    def lanes(*, are_open):
+        answer = real(are_open=are_open)
+        wal._native.lanes = real
+        getattr(wal, handler)(b"handler")
+        return answer
+
+    wal._native.lanes = lanes
+    expected = [b"handler", b"1"] if first == "append" else [b"0", b"handler", b"1"]
+    if first == "last_lsn":
+        assert wal.last_lsn in (1, 2)
+        wal.append_batched(b"1")
+    else:
+        getattr(wal, first)(b"1")
+    for data in (b"2", b"3"):
+        expected.append(data)
+        assert wal.append_durable(data) == wal.last_lsn == len(expected)
+    wal.close()
+    assert data_of(log) == expected
+
+
 # ---- order ---------------------------------------------------------------------------------------
 
 

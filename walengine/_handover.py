@@ -259,7 +259,7 @@ class HandOver:
         with self._handover_lock, self._stage_lock:
             if not self._staged and self._flight is None and self._limit >= 0:
                 self._lanes = True
-                self._native.lanes(are_open=True)
+                self._tell_lanes()
 
     def _close_open_lanes(self) -> None:
         with self._stage_lock:
@@ -267,23 +267,39 @@ class HandOver:
                 self._close_lanes()
 
     def _close_lanes(self) -> None:
-        """Have C give no more LSNs; the stage lock is held."""
-        self._handed = self._native.lanes(are_open=False)
-        self._lanes = False
-        self._quiet = QUIET_APPENDS
+        """Have C give no more LSNs; the stage lock is held.
+
+        The second call tells whether a signal handler opened them behind the first, and appended.
+        """
+        is_still = False
+        while not is_still:
+            last = self._native.lanes(are_open=False)
+            self._handed, self._lanes, self._quiet = last, False, QUIET_APPENDS
+            is_still = self._native.lanes(are_open=False) == self._handed
 
     def _align_lanes(self) -> None:
         """Open in C what is open here: who opened or closed them was interrupted, or is at it."""
         with self._stage_lock:
             if self._lanes:
-                self._native.lanes(are_open=True)
+                self._tell_lanes()
+
+    def _tell_lanes(self) -> Lsn:
+        """Bring C in line, with what a signal handler does meanwhile too; return the last LSN."""
+        are_told = False
+        while not are_told:
+            are_open = self._lanes
+            last = self._native.lanes(are_open=are_open)
+            are_told = are_open == self._lanes
+        return last
 
     # ---- refusals --------------------------------------------------------------------------------
 
     def _last_lsn(self) -> Lsn:
         """Return the newest LSN given, to staged records too; the stage lock is held."""
         if self._lanes:
-            return self._native.lanes(are_open=True)
+            last = self._tell_lanes()
+            if self._lanes:
+                return last
         flying = len(self._flight or ()) + len(self._own)
         return self._handed + flying + len(self._staged)
 
