@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from threading import get_ident
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ class Appending(HandOver):
     def _append_in_lane(self, item: Staged, *, durable: bool) -> Lsn:
         """Append by one native call that may run beside others'; 0: nothing was taken."""
         record, crc = item if isinstance(item, tuple) else (item, None)
+        if self._thread != get_ident():
+            self._meet_thread()
         former = self._former_poison
         begin = perf_counter()
         try:

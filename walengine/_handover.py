@@ -97,7 +97,7 @@ class HandOver:
         self._poison: WalPoisonedError | None = None
         self._former_poison: WalPoisonedError | None = None  # what the last reopen() cured
         self._handed = last_lsn  # the newest record that C is known to have; old if lanes are open
-        self._thread: int | None = None  # the first that handed something over
+        self._thread: int | None = None  # the first that handed something over, or had a lane
         self._is_shared = False  # there was another one
         self._is_synced = False  # the last hand-over came back durable
         self._reset()
