@@ -3,7 +3,7 @@
  *
  * A cursor puts records into such memory and either uses it again or lets its caller have it. What
  * comes back from a caller is kept as a spare of that cursor: fresh memory costs a page fault every
- * 4 KiB, which is as much as reading it. Giving back takes no lock, so a forked child may do it too.
+ * 4 KiB, as much as reading it does. Giving back takes no lock, so a forked child may do it too.
  */
 #ifndef WALENGINE_BATCH_H
 #define WALENGINE_BATCH_H

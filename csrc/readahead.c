@@ -1,19 +1,20 @@
 /*
  * Reading ahead: a thread takes the blocks of a cursor while the caller looks at those before.
  *
- * Reading and checking a block takes about as long as making its records into objects, and the
- * two need nothing of each other. The caller gets what the cursor gives, in its order, and the end
- * or the error comes behind the last block. A few blocks wait at most, so memory is bounded; then
- * the thread sleeps until half of them are taken: to wake it for each one would cost more.
+ * To read and check a block takes about as long as to make its records into objects, and the two
+ * need nothing of each other. The caller gets what the cursor gives, in its order, and the end or
+ * the error comes behind the last block. A few blocks wait at most, so memory is bounded; then the
+ * thread sleeps until half of them are taken: to wake it for each one would cost more.
  *
- * The obvious way is to start the thread at once. But many cursors are opened for one record, and
- * a thread costs as much as reading hundreds: so the first blocks are read by the caller itself.
- * Where there is no second processor it reads all of them.
+ * The obvious way is to start the thread at once. But a cursor may be opened for one record. And a
+ * caller that takes blocks faster than they can be read only waits for the thread: a block that
+ * comes from another processor's cache costs half as much as one that is read. So the caller reads
+ * itself until it is seen to spend its time elsewhere, and where there is one processor, always.
  */
 #include <errno.h>
-#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "error.h"
@@ -21,7 +22,7 @@
 #include "io_posix.h"
 #include "walengine.h"
 
-enum { OWN_BLOCKS = 2, WAITING_MAX = 4 };
+enum { OWN_BLOCKS_MIN = 4, WAITING_MAX = 4 };
 
 struct step {
     int result; /* of wal_cursor_take; <= 0: the last step */
@@ -32,7 +33,11 @@ struct step {
 struct wal_readahead {
     wal_cursor *cursor; /* the thread's, once it has been started */
     uint64_t fork_generation;
-    unsigned own_blocks; /* that the caller still reads itself */
+    unsigned own_blocks; /* that the caller has read itself */
+    uint64_t reading_ns; /* what it took, and how long the caller was away in between */
+    uint64_t away_ns;
+    uint64_t left_ns; /* when it went away */
+    int may_start;    /* there is a second processor, and no thread was refused */
     int has_thread;
     pthread_t thread;
     pthread_mutex_t mutex; /* of all below */
@@ -52,7 +57,7 @@ int wal_readahead_open(wal_reader *reader, uint64_t from_lsn, uint64_t to_lsn, w
         return result;
     }
     ahead->fork_generation = wal_fork_generation();
-    ahead->own_blocks = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? OWN_BLOCKS : UINT_MAX;
+    ahead->may_start = sysconf(_SC_NPROCESSORS_ONLN) > 1;
     (void)pthread_mutex_init(&ahead->mutex, NULL);
     (void)pthread_cond_init(&ahead->changed, NULL);
     *out = ahead;
@@ -99,6 +104,7 @@ static void start(struct wal_readahead *ahead) {
     (void)pthread_sigmask(SIG_SETMASK, &all, &before);
     ahead->has_thread = pthread_create(&ahead->thread, NULL, readahead_main, ahead) == 0;
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    ahead->may_start = 0;
 }
 
 /* ---- the caller ------------------------------------------------------------------------------ */
@@ -123,16 +129,39 @@ static int is_forked(const struct wal_readahead *ahead) {
     return ahead->has_thread && ahead->fork_generation != wal_fork_generation();
 }
 
+static uint64_t now_ns(void) {
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Does the thread pay? Once the caller is away for half as long as the reading takes. */
+static int pays(const struct wal_readahead *ahead) {
+    return ahead->may_start && ahead->own_blocks >= OWN_BLOCKS_MIN &&
+           ahead->away_ns >= ahead->reading_ns / 2;
+}
+
+static int read_itself(struct wal_readahead *ahead, uint64_t begin_ns, wal_block *block,
+                       wal_error *error) {
+    int result = wal_cursor_take(ahead->cursor, block, error);
+    ahead->left_ns = now_ns();
+    ahead->reading_ns += ahead->left_ns - begin_ns;
+    ahead->own_blocks++;
+    return result;
+}
+
 int wal_readahead_next(wal_readahead *ahead, wal_block *block, wal_error *error) {
     if (is_forked(ahead)) {
         return wal_fail(error, WAL_E_FORKED, WAL_NOWHERE,
                         "this iterator was begun before fork() and its thread is the parent's; "
                         "begin a new one");
     }
-    if (ahead->own_blocks == 0 && !ahead->has_thread) start(ahead);
     if (ahead->has_thread) return take_waiting(ahead, block, error);
-    if (ahead->own_blocks > 0) ahead->own_blocks--;
-    return wal_cursor_take(ahead->cursor, block, error);
+    uint64_t begin_ns = now_ns();
+    if (ahead->own_blocks > 0) ahead->away_ns += begin_ns - ahead->left_ns;
+    if (pays(ahead)) start(ahead);
+    if (ahead->has_thread) return take_waiting(ahead, block, error);
+    return read_itself(ahead, begin_ns, block, error);
 }
 
 void wal_readahead_close(wal_readahead *ahead) {

@@ -386,8 +386,8 @@ void wal_block_free(const char *data);
 void wal_cursor_close(wal_cursor *cursor);
 
 /*
- * A cursor whose blocks are read ahead by a thread of its own, once more than a few were asked for.
- * For one caller at a time. In a forked child, if the thread was started: WAL_E_FORKED.
+ * A cursor whose blocks are read ahead by a thread of its own, once that pays. For one caller at a
+ * time. In a forked child, if the thread was started: WAL_E_FORKED.
  */
 int wal_readahead_open(wal_reader *reader, uint64_t from_lsn, uint64_t to_lsn,
                        wal_readahead **ahead, wal_error *error);

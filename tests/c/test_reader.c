@@ -174,6 +174,9 @@ struct hand { /* where one thread puts a block for another one to give it back *
     const char *data;
 };
 
+/* The thread is started for a caller that spends its time elsewhere. */
+static void be_away(void) { (void)nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL); }
+
 /* Read from..to ahead; how many blocks, at most, says most. Returns the LSN behind the last one. */
 static uint64_t read_ahead(wal_reader *reader, uint64_t from, uint64_t to, uint64_t most,
                            struct hand *hand) {
@@ -183,7 +186,9 @@ static uint64_t read_ahead(wal_reader *reader, uint64_t from, uint64_t to, uint6
     uint64_t next_lsn = from;
     int result = 1;
     CHECK_EQ(wal_readahead_open(reader, from, to, &ahead, &why), 0);
-    for (; most > 0 && (result = wal_readahead_next(ahead, &block, &why)) == 1; most--) {
+    for (uint64_t i = 0; i < most; i++) {
+        if (i < 5) be_away();
+        if ((result = wal_readahead_next(ahead, &block, &why)) != 1) break;
         next_lsn = check_block(&block, next_lsn);
         if (hand == NULL) {
             wal_block_free(block.data);
@@ -268,7 +273,8 @@ static int read_until(int is_ahead, uint64_t *next_lsn, wal_error *why) {
     if (result < 0) return result;
     result = is_ahead ? wal_readahead_open(reader, 0, 0, &ahead, why)
                       : wal_cursor_open(reader, 0, 0, &cursor, why);
-    while (result >= 0) {
+    for (int i = 0; result >= 0; i++) {
+        if (is_ahead && i < 5) be_away();
         result = is_ahead ? wal_readahead_next(ahead, &block, why)
                           : wal_cursor_take(cursor, &block, why);
         if (result != 1) break;
