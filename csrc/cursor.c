@@ -166,7 +166,6 @@ int wal_cursor_open(wal_reader *reader, uint64_t from_lsn, uint64_t to_lsn, wal_
     cursor->reader = reader;
     atomic_fetch_add(&reader->users, 1);
     cursor->file = -1;
-
     cursor->window.step_bytes = WAL_WINDOW_STEP_BYTES;
     cursor->next_lsn = from_lsn != 0 ? from_lsn : first;
     cursor->to_lsn = to_lsn != 0 ? to_lsn : UINT64_MAX;
