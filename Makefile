@@ -31,7 +31,7 @@ PYTHON_FILES := setup.py walengine tests bench examples
 
 SUITES := $(patsubst tests/c/test_%.c,%,$(C_TESTS))
 # The suites that `make tsan` runs: those with threads.
-TSAN_SUITES ?= $(filter crc32c poll threads lifecycle requests request_faults ring ring_threads bench,$(SUITES))
+TSAN_SUITES ?= $(filter crc32c poll threads lifecycle reader requests request_faults ring ring_threads bench,$(SUITES))
 
 WARNINGS := -Wall -Wextra -Wconversion -Werror
 C_FLAGS := -std=gnu11 -g -fno-wrapv -DWALENGINE_MUTANTS $(WARNINGS) -pthread -Icsrc -Itests/c

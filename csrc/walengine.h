@@ -111,6 +111,7 @@ enum wal_flag {
 typedef struct wal_writer wal_writer;
 typedef struct wal_reader wal_reader;
 typedef struct wal_cursor wal_cursor;
+typedef struct wal_readahead wal_readahead;
 
 typedef struct wal_error {
     int32_t code;     /* the function's result once more */
@@ -352,7 +353,7 @@ typedef struct wal_segment_info {
 /*
  * Some records of one cursor. They stand back to back: record i is the lengths[i] bytes behind
  * record i - 1, which are also data[starts[i] .. starts[i] + lengths[i]). data and the arrays
- * belong to the cursor until its next call.
+ * belong to the cursor until its next call, or, after wal_cursor_take, to the caller.
  */
 typedef struct wal_block {
     uint64_t first_lsn;
@@ -362,6 +363,8 @@ typedef struct wal_block {
     const uint64_t *starts;
     const uint32_t *lengths;
     const uint32_t *crcs; /* NULL: these records carry none */
+    uint32_t length_min;  /* of these records */
+    uint32_t length_max;
 } wal_block;
 
 typedef struct wal_segment_check {
@@ -394,8 +397,25 @@ int wal_cursor_open(wal_reader *reader, uint64_t from_lsn, uint64_t to_lsn, wal_
 /* 1: *block holds at least one record; 0: the end; negative: damage, or the disk failed. */
 int wal_cursor_next(wal_cursor *cursor, wal_block *block, wal_error *error);
 
+/*
+ * The same, and the block is the caller's until wal_block_free(block->data), which may come later
+ * than wal_cursor_close, from any thread. It is one piece of memory: data, and from the next
+ * multiple of 8 on starts, lengths and crcs, one behind the other.
+ */
+int wal_cursor_take(wal_cursor *cursor, wal_block *block, wal_error *error);
+void wal_block_free(const char *data);
+
 /* A cursor keeps what it needs of its reader: the two are closed in any order, by any thread. */
 void wal_cursor_close(wal_cursor *cursor);
+
+/*
+ * A cursor whose blocks are read ahead by a thread of its own, once that pays. For one caller at a
+ * time. In a forked child, if the thread was started: WAL_E_FORKED.
+ */
+int wal_readahead_open(wal_reader *reader, uint64_t from_lsn, uint64_t to_lsn,
+                       wal_readahead **ahead, wal_error *error);
+int wal_readahead_next(wal_readahead *ahead, wal_block *block, wal_error *error); /* as take */
+void wal_readahead_close(wal_readahead *ahead);
 
 /* ---- io_uring -------------------------------------------------------------------------------- */
 

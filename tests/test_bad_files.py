@@ -33,6 +33,8 @@ from support import (
     more,
     overwrite,
     read_all,
+    read_batches,
+    read_records,
     segment_name,
     text,
     texts,
@@ -455,13 +457,14 @@ def test_file_that_grows_while_it_is_read(large_log):
     assert 2400 <= seen <= 2410
 
 
+@pytest.mark.parametrize("read", [read_records, read_batches])
 @pytest.mark.parametrize("sticky", [0, 1])
 @pytest.mark.parametrize("nth", [1, 2, 3, 4, 5, 6, 7, 8])
-def test_read_error_is_never_the_end(log, nth, sticky):
+def test_read_error_is_never_the_end(log, nth, sticky, read):
     """EIO at the nth read: an error with its errno, or all records (where a second try helped)."""
     lib.wal_fault_set(lib.WAL_FAULT_READ, nth, sticky, lib.WAL_FAULT_FAIL, errno.EIO)
     try:
-        records, error = read_all(log)
+        records, error = read(log)
         hits = lib.wal_fault_hits()
     finally:
         lib.wal_fault_clear()
