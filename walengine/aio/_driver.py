@@ -8,6 +8,10 @@ staged here: they then go down as one write with its sync behind it. Somebody wh
 operating system only, or a full stage, sends them down at once. Past the page cache (``direct_io``)
 every tick's records are a group of their own, with many of them at the device.
 
+Python and the device work side by side: what is staged goes down before anybody is told of the group
+before it; and where nothing is staged then, half of a large group is told at once and the rest in
+the next tick, so that the first half's next records are at the device while the second half runs.
+
 LSNs are exact because one loop does it all: the records of a hand-over get the numbers behind those
 handed over before, and futures are settled in that order, which is the order of durability.
 """
@@ -30,6 +34,7 @@ from walengine.types import Lsn
 log = logging.getLogger("walengine")
 
 SLOW_SYNC_SECONDS = 1.0
+HALVED_FROM = 32  # waiters; telling fewer takes less time than a sync
 
 
 class Driver:
@@ -143,13 +148,15 @@ class Driver:
             return
         try:
             if look:
-                self._publish(self._polled.poll(self._goal))
+                self._note_durable(self._polled.poll(self._goal))
             if self._is_wanted and self._may_hand_over():
                 self._hand_over()
             elif not look and self._goal > self.durable:
-                self._publish(self._polled.poll(self._goal))
+                self._note_durable(self._polled.poll(self._goal))
         except WalPoisonedError as error:
             self.poisoned(error)
+        else:
+            self._settle(all_at_once=self._goal > self.durable)
 
     def _may_hand_over(self) -> bool:
         if self._is_direct or self._goal <= self.durable:
@@ -179,7 +186,7 @@ class Driver:
         if wants_sync:
             self._aim(self.handed)
             if not fused:
-                self._publish(self._polled.poll(self._goal))
+                self._note_durable(self._polled.poll(self._goal))
 
     def _open_stage(self) -> None:
         """Have a stage at the end that anybody may add to."""
@@ -211,7 +218,7 @@ class Driver:
             self._refuse_staged(problem)
             return False
         if is_durable:
-            self._publish(self.handed)
+            self._note_durable(self.handed)
         return not stage.records
 
     def _note_handed(self, stage: Stage, taken: int) -> None:
@@ -264,17 +271,27 @@ class Driver:
         self._wait_count += 1
         heappush(self._waits, (lsn, self._wait_count, waiter))
 
-    def _publish(self, durable: Lsn) -> None:
-        """Settle everybody up to this LSN, in order."""
-        if durable <= self.durable:
-            return
-        self.durable = durable
+    def _note_durable(self, durable: Lsn) -> None:
+        if durable > self.durable:
+            self.durable = durable
+            self._note_slow_sync()
+
+    def _settle(self, *, all_at_once: bool) -> None:
+        """Tell everybody up to the durable LSN, in order; or a half, and soon the rest."""
         flying = self._flying
-        while flying and flying[0][1] <= durable:
+        while flying and flying[0][1] <= self.durable:
             first, last, waiters = flying.popleft()
+            if not all_at_once and len(waiters) >= HALVED_FROM:
+                half = len(waiters) // 2
+                flying.appendleft((first + half, last, waiters[half:]))
+                self._settle_run(first, first + half - 1, waiters[:half])
+                self._loop.call_soon(self._settle_rest)
+                return
             self._settle_run(first, last, waiters)
-        self._settle_waits(durable)
-        self._note_slow_sync()
+        self._settle_waits(self.durable)
+
+    def _settle_rest(self) -> None:
+        self._settle(all_at_once=True)
 
     def _settle_run(self, first: Lsn, last: Lsn, waiters: Sequence[Waiter | None]) -> None:
         """Settle the waiters of first to last, and among them whoever waits for one of these."""
@@ -310,7 +327,8 @@ class Driver:
         lost = range(durable + 1, self.last_lsn + 1)
         self.poison = with_loss(error, durable, lost)
         self._on_poison()
-        self._publish(durable)
+        self._note_durable(durable)
+        self._settle(all_at_once=True)
         self._fail_flying(durable, self.poison)
         for stage in self.stages:
             for waiter in stage.everybody():
