@@ -356,6 +356,7 @@ def many_segments(tmp_path_factory):
     return path
 
 
+@pytest.mark.not_quick
 def test_ten_thousand_segments(many_segments):
     """Recovered, replayed and verified in bounded time and 256 MiB of address space."""
     begin = time.monotonic()

@@ -14,6 +14,8 @@ from support import five_records, flip, more, segment_name
 
 from walengine import PortableWalWriter, WalConfig, WalReader, recover, replay
 
+pytestmark = pytest.mark.not_quick
+
 KIB = 1024
 
 
@@ -191,7 +193,7 @@ def test_reports_say_nothing_where_there_is_nothing_to_say(chain):
 def test_a_directory_that_may_not_be_read_is_an_operating_error(log):
     """Method: root may read everything, so a child of root becomes somebody else first."""
     program = (
-        "import os, rich.console, rich.table, encodings.idna, walengine.cli\n"
+        "import os, rich.console, rich.table, encodings.idna, walengine.cli.log\n"
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "walengine.cli.main()"
     )

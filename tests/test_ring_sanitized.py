@@ -22,6 +22,8 @@ from places import memory_path  # noqa: F401 (a fixture)
 from processes import PREAMBLE
 from rings import PROVIDERS, each_provider, needs_ring
 
+pytestmark = pytest.mark.not_quick
+
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 

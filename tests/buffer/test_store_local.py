@@ -65,6 +65,7 @@ def test_a_counter_survives_kills(root, check, scaled, count, seed):
     count("swaps between the kills", reached)
 
 
+@pytest.mark.not_quick
 def test_processes_race_and_one_wins(root, check, count):
     code = """
     async def main():

@@ -20,6 +20,8 @@ from rings import needs_ring
 
 from walengine import IoUringConfig, PortableWalWriter, WalConfig, recover
 
+pytestmark = pytest.mark.not_quick
+
 NOBODY = 65534
 MIB = 1 << 20
 
@@ -27,7 +29,7 @@ MIB = 1 << 20
 PROGRAM = """
 import errno, resource
 import seccomp
-import walengine.cli
+import walengine.cli.doctor
 from walengine import _native_ring
 _native_ring.liburing_problem()  # found while its files can be read
 os.chdir("/")

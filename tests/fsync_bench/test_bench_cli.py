@@ -20,11 +20,13 @@ from processes import cli, ends, output_of, start
 from walengine import is_io_uring_available
 from walengine.fsync_bench.rows import rows_of
 
+pytestmark = pytest.mark.not_quick
+
 SHORT = ("--quick", "--seconds-per-row", "0.01")
 
 # All is imported before anything is given up: the checkout may be its owner's alone.
 AS_MAIN = """
-from walengine.cli import main
+from walengine.cli import bench, main
 sys.argv[1:] = ["bench", "fsync", *sys.argv[1:]]
 """
 

@@ -19,6 +19,8 @@ from traces import count, traced
 
 from walengine._native_bench import NativeBench
 
+pytestmark = pytest.mark.not_quick
+
 SYNCING = "fdatasync,fsync,pwrite64,pwritev2,openat"
 
 PROGRAM = """
