@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import struct
 import subprocess
 import sys
 
 import pytest
+from needs import needs_full_device, needs_installed_command
 from processes import cli, ends
 from support import five_records, flip, more, segment_name
 
@@ -297,9 +297,7 @@ def test_a_broken_pipe_is_quiet(path):
 
 
 def test_a_full_disk_behind_standard_output_is_an_operating_error(log):
-    if not os.path.exists("/dev/full"):  # noqa: PTH110 (a device)
-        pytest.skip("needs /dev/full")
-    with open("/dev/full", "wb") as full:  # noqa: PTH123 (a device)
+    with needs_full_device().open("wb") as full:
         result = subprocess.run(
             [sys.executable, "-m", "walengine", "replay", str(log)],
             stdout=full,
@@ -480,9 +478,7 @@ def test_help_lists_the_commands_and_the_exit_codes():
 
 
 def test_the_installed_command_is_the_same():
-    command = shutil.which("walengine", path=os.path.dirname(sys.executable))  # noqa: PTH120
-    if command is None:
-        pytest.skip("needs the installed command walengine")
+    command = needs_installed_command()
     out = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
     assert out == f"walengine {__version__}\n"
 

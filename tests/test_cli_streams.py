@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from needs import needs_full_device
 from processes import cli, ends
 from support import five_records, flip, more, segment_name
 
@@ -67,8 +68,7 @@ def test_a_closed_standard_input_is_one_line(log):
 
 @pytest.mark.parametrize("command", ["replay", "inspect", "verify", "recover --json"])
 def test_a_full_standard_output_is_named(log, command):
-    if not os.path.exists("/dev/full"):  # noqa: PTH110 (a device)
-        pytest.skip("needs /dev/full")
+    needs_full_device()
     result = shell(f'$W {command} "$1" > /dev/full', log)
     assert ends(result, 1, "standard output: No space left")
     assert len(result.stderr.splitlines()) == 1

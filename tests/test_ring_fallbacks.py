@@ -15,9 +15,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from needs import needs_linux, needs_root
+from needs import needs_linux, needs_ring, needs_root
 from processes import command
-from rings import each_provider, needs_ring
+from rings import each_provider
 
 from walengine import replay, verify
 

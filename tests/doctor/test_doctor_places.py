@@ -13,10 +13,9 @@ import time
 import pytest
 from examined import Examined, listing, look
 from examined import doctor as doctor_of
-from needs import needs_filesystem, needs_linux, needs_overlay, needs_root
+from needs import needs_filesystem, needs_linux, needs_overlay, needs_ring, needs_root
 from places import FILESYSTEMS, disk, small_tmpfs
 from processes import command
-from rings import needs_ring
 
 from walengine import IoUringConfig, PortableWalWriter, WalConfig, recover
 
