@@ -8,6 +8,7 @@ import sys
 import pytest
 from made_figures import FLASH, figures, made_run, without
 
+from walengine import replay
 from walengine.fsync_bench.advice import DEFAULT, DIRECT, PWRITE, choices
 from walengine.fsync_bench.results import Run
 from walengine.fsync_bench.suspicion import evidence
@@ -86,7 +87,10 @@ def test_a_run_that_was_ended_early_gives_no_advice_from_nothing():
 
 @pytest.mark.parametrize("changes", [{}, {LINKED: (140, 7_000)}, {FLYING: (200, 80_000)}])
 def test_the_code_that_is_recommended_runs(changes, tmp_path):
-    for number, choice in enumerate(choices(made_run(changes))):
+    """As it is printed, in a directory of its own."""
+    found = choices(made_run(changes))
+    assert found
+    for number, choice in enumerate(found):
         ast.parse(choice.code)
         place = tmp_path / str(number)
         place.mkdir()
@@ -98,7 +102,8 @@ def test_the_code_that_is_recommended_runs(changes, tmp_path):
             check=False,
         )
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
-        assert (place / "wal.log").is_dir()
+        assert "append_durable" in choice.code
+        assert [record.data for record in replay(place / "wal.log")] == [b"a record"]
 
 
 # ---- what others ask of a disk -------------------------------------------------------------------

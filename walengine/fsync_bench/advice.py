@@ -28,8 +28,7 @@ _PROGRAM = """\
 from walengine import {imports}
 
 with PortableWalWriter("wal.log", {config}) as wal:
-    wal.append_batched(b"a record")
-    wal.flush_batch()  # durable when this returns
+    wal.append_durable(b"a record")  # it is on the disk when this returns
 """
 
 
