@@ -78,7 +78,7 @@ test: ## Run every test: the C suites under sanitizers, then pytest
 	$(PYTEST)
 
 .PHONY: test-quick
-test-quick: ## Run every test with small counts (under 2 minutes)
+test-quick: ## Run the tests that are not slow, with small counts (under 2 minutes)
 	WALENGINE_SCALE=$(QUICK_SCALE) $(MAKE) --no-print-directory test
 
 .PHONY: soak

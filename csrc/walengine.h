@@ -92,7 +92,7 @@ enum wal_warning {
     WAL_WARN_META_SLOT = 4,      /* one META slot is damaged; the other serves */
     WAL_WARN_COW = 8,            /* btrfs refused NOCOW: a full disk may poison the writer */
     WAL_WARN_DIRECT_READ = 16,   /* no O_DIRECT: recovery read after dropping the cache instead */
-    WAL_WARN_DIRECT_WRITE = 32,  /* direct_io was asked for and the filesystem has none */
+    WAL_WARN_DIRECT_WRITE = 32,  /* direct_io was asked for and is not used on this filesystem */
 };
 
 /* Flags of calls. */
@@ -145,6 +145,7 @@ enum wal_fallback {
     WAL_FALLBACK_DIRECT = 16,     /* the filesystem has no O_DIRECT */
     WAL_FALLBACK_SQ_ENTRIES = 32, /* a smaller ring than asked for */
     WAL_FALLBACK_LIBURING = 64,   /* liburing is there and does not serve; the built-in does */
+    WAL_FALLBACK_DIRECT_UNSYNCED = 128, /* nobody knows that the filesystem syncs direct writes */
 };
 
 /* What the ring is asked to be; see IoUringConfig for what each field does. */

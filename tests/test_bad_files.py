@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from golden.format1 import frame_bytes
-from needs import needs_root
+from needs import needs_device_file, needs_root
 from support import (
     BLOCK,
     SEGMENT_BYTES,
@@ -178,11 +177,7 @@ def make_socket(path, victim):
 
 
 def make_device(path, victim):
-    needs_root()
-    try:
-        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
-    except OSError as error:
-        pytest.skip(f"needs mknod: {error.strerror}")
+    needs_device_file(path)
 
 
 SPECIAL = [make_directory, make_symlink, make_dangling, make_fifo, make_socket, make_device]
@@ -358,6 +353,7 @@ def many_segments(tmp_path_factory):
     return path
 
 
+@pytest.mark.not_quick
 def test_ten_thousand_segments(many_segments):
     """Recovered, replayed and verified in bounded time and 256 MiB of address space."""
     begin = time.monotonic()

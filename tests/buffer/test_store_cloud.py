@@ -283,6 +283,7 @@ def test_a_server_that_says_yes_to_everything_is_refused(script, run):
     run(body())
 
 
+@pytest.mark.not_quick
 def test_a_bucket_is_probed_once_in_a_process(moto_endpoint, run, monkeypatch):
     calls = []
     real = probe.probe

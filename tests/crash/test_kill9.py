@@ -181,6 +181,7 @@ def test_kills_at_a_fail_point_of_recovery(
     rounds.report(totals, count)
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("before", ["killed_at_random", "closed"])
 def test_kills_at_every_operation_of_recovery(
     server, memory_path, seed, scale, totals, count, before
@@ -202,6 +203,7 @@ def test_kills_at_every_operation_of_recovery(
     rounds.report(totals, count)
 
 
+@pytest.mark.not_quick
 def test_kills_at_every_operation_of_creation(server, memory_path, seed, totals, count):
     """Goal: a log whose creation died is made anew, or goes on, and never counts as damaged."""
     finished = False

@@ -8,9 +8,10 @@ staged here: they then go down as one write with its sync behind it. Somebody wh
 operating system only, or a full stage, sends them down at once. Past the page cache (``direct_io``)
 every tick's records are a group of their own, with many of them at the device.
 
-Python and the device work side by side: what is staged goes down before anybody is told of the group
-before it; and where nothing is staged then, half of a large group is told at once and the rest in
-the next tick, so that the first half's next records are at the device while the second half runs.
+Python and the device work side by side: what is staged goes down before anybody is told of the
+group before it; and where nothing is staged then, half of a large group is told at once and the
+rest in the next tick, so that the first half's next records are at the device while the second half
+runs.
 
 LSNs are exact because one loop does it all: the records of a hand-over get the numbers behind those
 handed over before, and futures are settled in that order, which is the order of durability.
