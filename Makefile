@@ -31,7 +31,7 @@ PYTHON_FILES := setup.py walengine tests bench examples
 
 SUITES := $(patsubst tests/c/test_%.c,%,$(C_TESTS))
 # The suites that `make tsan` runs: those with threads.
-TSAN_SUITES ?= $(filter crc32c threads followers lifecycle requests request_faults ring ring_threads bench,$(SUITES))
+TSAN_SUITES ?= $(filter crc32c poll threads followers lifecycle reader requests request_faults ring ring_threads bench,$(SUITES))
 
 WARNINGS := -Wall -Wextra -Wconversion -Werror
 C_FLAGS := -std=gnu11 -g -fno-wrapv -DWALENGINE_MUTANTS $(WARNINGS) -pthread -Icsrc -Itests/c
@@ -78,7 +78,7 @@ test: ## Run every test: the C suites under sanitizers, then pytest
 	$(PYTEST)
 
 .PHONY: test-quick
-test-quick: ## Run every test with small counts (under 2 minutes)
+test-quick: ## Run the tests that are not slow, with small counts (under 2 minutes)
 	WALENGINE_SCALE=$(QUICK_SCALE) $(MAKE) --no-print-directory test
 
 .PHONY: soak

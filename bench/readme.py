@@ -115,7 +115,13 @@ def batches(results: Results) -> str:
 def reading(results: Results) -> str:
     """Return the scans, and checking."""
     lines = []
-    for group, what in (("scan", ""), ("batches-scan", ", `batches()`"), ("verify", ", `verify`")):
+    groups = {
+        "scan": "",
+        "pairs-scan": ", pairs out of `batches()`",
+        "batches-scan": ", `batches()`",
+        "verify": ", `verify`",
+    }
+    for group, what in groups.items():
         for row in sorted(rows_of(results, group), key=lambda row: -float(row["median"])):
             threads = f" on {row['concurrency']} threads" if group == "verify" else ""
             is_records = row["unit"] == "records/s"

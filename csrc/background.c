@@ -94,7 +94,7 @@ static void mark_idle(struct wal_writer *writer) {
     writer->tail.fill_claimed = 1; /* the tail stays, and nobody else writes its slot */
     if (wal_tail_put_slot(writer, 0, 0, 0) < 0) writer->stats.preparation_failures++;
     writer->tail.fill_claimed = 0;
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
 }
 
 static void prepare_next(struct wal_writer *writer) {
@@ -107,7 +107,7 @@ static void prepare_next(struct wal_writer *writer) {
     } else {
         writer->prepared = prepared;
     }
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
 }
 
 /*
@@ -158,7 +158,7 @@ static void fill_one(struct wal_writer *writer, const char *segment_name, uint64
         writer->tail.fill_syncing = 0;
         wal_settle(writer); /* what waited for us */
     }
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
     wal_hand_on(writer);
 }
 
@@ -257,13 +257,13 @@ static void *background_main(void *argument) {
             writer->background_busy = 1;
             did = wal_maintain_step(writer);
             writer->background_busy = 0;
-            pthread_cond_broadcast(&writer->changed); /* for those who wait until we are not busy */
+            wal_announce(writer); /* for those who wait until we are not busy */
         }
         if (did == 2) rest(writer, began_ns);
         if (did == 0) wait_for_work(writer);
     }
     writer->threads_running--;
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
     pthread_mutex_unlock(&writer->mutex);
     return NULL;
 }

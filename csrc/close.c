@@ -55,7 +55,7 @@ static void let_go(struct wal_writer *writer) {
     wal_io_destroy(writer->io); /* closes the files, once the kernel is done with them */
     writer->io = NULL;
     wal_flight_free(writer);
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
 }
 
 int wal_writer_close(wal_writer *writer, uint32_t flags, wal_error *error) {
@@ -69,7 +69,7 @@ int wal_writer_close(wal_writer *writer, uint32_t flags, wal_error *error) {
         return 0;
     }
     writer->state = WAL_WRITER_CLOSING;
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
     result = wind_down(writer, &call);
     if (result == 0) result = stop_threads(writer, &call);
     if (result < 0) { /* not done: the caller comes back */

@@ -14,7 +14,10 @@
 
 struct wal_call wal_call_begin(uint32_t flags, wal_error *error) {
     struct wal_call call = {.flags = flags, .error = error};
-    if (flags & WAL_INTERRUPTIBLE) {
+    if (flags & WAL_NO_WAIT) {
+        call.flags |= WAL_INTERRUPTIBLE;
+        call.deadline_ns = 1; /* long over */
+    } else if (flags & WAL_INTERRUPTIBLE) {
         call.deadline_ns = wal_monotonic_ns() + WAL_SLICE_MS * UINT64_C(1000000);
     }
     return call;
@@ -37,7 +40,8 @@ int wal_refuse_closed(const struct wal_writer *writer, wal_error *error) {
  * write waiting. The clock of the wait can be set; then a slice is shorter or longer, once.
  */
 int wal_lock(struct wal_writer *writer, const struct wal_call *call) {
-    if (call->deadline_ns == 0) return -pthread_mutex_lock(&writer->mutex);
+    int must_wait = call->deadline_ns == 0 || (call->flags & WAL_NO_WAIT) != 0; /* or miss news */
+    if (must_wait) return -pthread_mutex_lock(&writer->mutex);
     if (pthread_mutex_trylock(&writer->mutex) == 0) return 0;
 #ifdef __APPLE__
     struct timespec pause = {.tv_nsec = 1000000};
@@ -75,7 +79,7 @@ int wal_enter(struct wal_writer *writer, struct wal_call *call) {
 int wal_leave(struct wal_writer *writer, int result) {
     writer->calls--;
     wal_hand_on(writer);
-    if (writer->calls == 0) pthread_cond_broadcast(&writer->changed);
+    if (writer->calls == 0) pthread_cond_broadcast(&writer->changed); /* for close and reopen */
     pthread_mutex_unlock(&writer->mutex);
     return result;
 }

@@ -49,7 +49,7 @@ static void publish(struct wal_writer *writer, uint64_t lsn, uint64_t segment_id
     writer->stats.records_durable += records;
     if (records > writer->stats.group_records_max) writer->stats.group_records_max = records;
     wal_release_followers(writer);
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
 }
 
 static void settle_one(struct wal_writer *writer, const struct wal_group *group) {
@@ -80,7 +80,7 @@ void wal_settle(struct wal_writer *writer) {
         settled = 1;
     }
     if (!settled) return;
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
     wal_background_notice(writer);
 }
 
@@ -230,7 +230,7 @@ static int reap(struct wal_writer *writer, struct wal_call *call) {
     flight->reaping = 0;
     for (int i = 0; i < count; i++) take_completion(writer, &completions[i]);
     wal_settle(writer);
-    if (flight->undone > 0) pthread_cond_broadcast(&writer->changed); /* somebody else's turn */
+    if (flight->undone > 0) wal_announce(writer); /* somebody else's turn */
     if (count < 0 && count != -EINTR) {
         flight->broken = count;
         (void)wal_poison(writer, count, "the ring failed", writer->tail.offset, NULL);

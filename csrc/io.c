@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "hooks.h"
 #include "walengine.h"
@@ -192,6 +193,20 @@ int wal_io_reap(struct wal_io *io, struct wal_io_completion *completions, int ma
 int wal_io_register_buffers(struct wal_io *io, void *memory, size_t bytes, unsigned total) {
     if (io->ops->register_buffers == NULL) return 0;
     return io->ops->register_buffers(io, memory, bytes, total);
+}
+
+int wal_io_notify(struct wal_io *io, int fd) {
+    return io->ops->notify == NULL ? 0 : io->ops->notify(io, fd);
+}
+
+/* A full pipe, or an eventfd at its limit, is raised already. */
+void wal_raise(int fd) {
+    static const uint64_t one = 1;
+    if (fd < 0) return;
+    ssize_t written;
+    do {
+        written = write(fd, &one, sizeof one);
+    } while (written < 0 && errno == EINTR);
 }
 
 /* ---- what has been counted ------------------------------------------------------------------- */

@@ -35,7 +35,8 @@ enum {
     WAL_IO_WRITE = 2,    /* read and write */
     WAL_IO_CREATE = 4,   /* must not exist yet (O_EXCL), mode 0600 */
     WAL_IO_UNCACHED = 8, /* reads come from the device: O_DIRECT, or the cache is dropped first */
-    WAL_IO_DIRECT = 16,  /* writes go past the page cache; -EINVAL where the filesystem cannot */
+    WAL_IO_DIRECT = 16,  /* writes go past the page cache; -EINVAL where the filesystem cannot,
+                            -EOPNOTSUPP where their own sync is not known to reach the device */
 };
 
 /*
@@ -140,6 +141,12 @@ struct wal_io_ops {
      */
     int (*register_buffers)(struct wal_io *io, void *memory, size_t bytes, unsigned count);
 
+    /*
+     * From now on raise fd (wal_raise) when reap might have something to hand out, or to do; -1: no
+     * more. NULL: submit leaves nothing to wait for.
+     */
+    int (*notify)(struct wal_io *io, int fd);
+
     /* Add what the layers below have counted to *total, which is zero. NULL: there are none. */
     void (*add_counters)(struct wal_io *io, struct wal_io_counters *total);
 
@@ -190,6 +197,10 @@ int wal_io_submit(struct wal_io *io, const struct wal_io_request *request);
 int wal_io_reap(struct wal_io *io, struct wal_io_completion *completions, int max, int64_t wait_ns,
                 unsigned flags);
 int wal_io_register_buffers(struct wal_io *io, void *memory, size_t bytes, unsigned count);
+int wal_io_notify(struct wal_io *io, int fd);
+
+/* Write a u64 1 to fd, an eventfd or a pipe that does not block; -1: nobody is told. */
+void wal_raise(int fd);
 
 /* *total becomes the sum over io and all layers below it. */
 void wal_io_count(struct wal_io *io, struct wal_io_counters *total);

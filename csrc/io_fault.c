@@ -125,6 +125,7 @@ struct fault_io {
     struct wal_io *base;
     pthread_mutex_t mutex; /* guards all below; the last to be taken, but for the base's own */
     atomic_int busy;       /* is there anything in the two lists? */
+    atomic_int notify_fd;  /* raised while something is held back; -1: nobody watches */
     struct held *held;     /* in the order of submission */
     size_t held_count;
     struct wal_io_completion *done; /* that did not come from the base */
@@ -453,11 +454,19 @@ static int fault_reap(struct wal_io *io, struct wal_io_completion *completions, 
         uint64_t spent = now_ns() - begun;
         int64_t left = wait_ns <= 0 ? wait_ns : wait_ns - (int64_t)spent;
         if (wait_ns > 0 && left < 0) left = 0;
+        if (held && left == 0) wal_raise(atomic_load(&f->notify_fd)); /* nobody else will */
         if (!held || left == 0) return wal_io_reap(f->base, completions, max, left, flags);
         uint64_t step = left < 0 || left > STEP_NS ? STEP_NS : (uint64_t)left;
         taken = reap_step(f, completions, max, step, flags);
         if (taken != 0) return taken;
     }
+}
+
+static int fault_notify(struct wal_io *io, int fd) {
+    struct fault_io *f = fault_of(io);
+    int result = wal_io_notify(f->base, fd);
+    if (result == 0) atomic_store(&f->notify_fd, fd);
+    return result;
 }
 
 static int fault_register_buffers(struct wal_io *io, void *memory, size_t bytes, unsigned count) {
@@ -497,6 +506,7 @@ static const struct wal_io_ops fault_ops = {
     .lock = fault_lock,
     .submit = fault_submit,
     .reap = fault_reap,
+    .notify = fault_notify,
     .register_buffers = fault_register_buffers,
     .add_counters = fault_add_counters,
     .destroy = fault_destroy,
@@ -508,6 +518,7 @@ int wal_io_fault_wrap(struct wal_io *base, struct wal_io **io) {
     wrapper->io.ops = &fault_ops;
     wrapper->io.warnings = base->warnings;
     wrapper->base = base;
+    atomic_init(&wrapper->notify_fd, -1);
     (void)pthread_mutex_init(&wrapper->mutex, NULL);
     *io = &wrapper->io;
     return 0;

@@ -98,6 +98,10 @@ static int uring_reap(struct wal_io *io, struct wal_io_completion *completions, 
     return wal_engine_reap(&uring_of(io)->engine, completions, max, wait_ns, flags);
 }
 
+static int uring_notify(struct wal_io *io, int fd) {
+    return wal_engine_notify(&uring_of(io)->engine, fd);
+}
+
 static int uring_register_buffers(struct wal_io *io, void *memory, size_t bytes, unsigned count) {
     struct uring_io *u = uring_of(io);
     assert(bytes % PAGE_BYTES == 0 && (uintptr_t)memory % PAGE_BYTES == 0);
@@ -233,6 +237,7 @@ static const struct wal_io_ops uring_ops = {
     .lock = uring_lock,
     .submit = uring_submit,
     .reap = uring_reap,
+    .notify = uring_notify,
     .register_buffers = uring_register_buffers,
     .add_counters = uring_add_counters,
     .destroy = uring_destroy,

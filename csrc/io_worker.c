@@ -55,6 +55,7 @@ struct worker_io {
     int waiters;        /* for finished */
     int worker_started; /* worker is a thread that has to be joined */
     int stopping;
+    int notify_fd; /* raised when the worker has done something; -1: nobody watches */
     pthread_t worker;
 };
 
@@ -125,9 +126,10 @@ static void unlock_and_wake_worker(struct worker_io *w) {
 }
 
 static void unlock_and_wake_waiters(struct worker_io *w) {
-    int waiters = w->waiters;
+    int waiters = w->waiters, fd = w->notify_fd;
     pthread_mutex_unlock(&w->mutex);
     if (waiters > 0) pthread_cond_broadcast(&w->finished);
+    wal_raise(fd);
 }
 
 /* ---- the worker ------------------------------------------------------------------------------ */
@@ -239,6 +241,14 @@ static int worker_reap(struct wal_io *io, struct wal_io_completion *completions,
     int taken = take_done(w, completions, max);
     unlock_and_wake_worker(w);
     return taken;
+}
+
+static int worker_notify(struct wal_io *io, int fd) {
+    struct worker_io *w = worker_of(io);
+    pthread_mutex_lock(&w->mutex);
+    w->notify_fd = fd;
+    pthread_mutex_unlock(&w->mutex);
+    return 0;
 }
 
 static void worker_add_counters(struct wal_io *io, struct wal_io_counters *total) {
@@ -367,6 +377,7 @@ static const struct wal_io_ops worker_ops = {
     .lock = worker_lock,
     .submit = worker_submit,
     .reap = worker_reap,
+    .notify = worker_notify,
     .add_counters = worker_add_counters,
     .destroy = worker_destroy,
 };
@@ -380,6 +391,7 @@ int wal_io_worker_wrap(struct wal_io *base, struct wal_io **io) {
     w->base = base;
     w->fork_generation = wal_fork_generation();
     w->reaper_file = w->worker_file = NO_FILE;
+    w->notify_fd = -1;
     if (reserve(w) < 0) { /* room for the first requests: a commit should not fail for memory */
         wal_free(w->queue);
         wal_free(w);

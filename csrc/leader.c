@@ -20,7 +20,18 @@
 
 /* ---- waiting --------------------------------------------------------------------------------- */
 
+/*
+ * An event loop is told through its descriptor. Not by its own call: that looks at the state as it
+ * leaves, and raising the descriptor would only wake the loop once more for nothing.
+ */
+void wal_announce(struct wal_writer *writer) {
+    pthread_cond_broadcast(&writer->changed);
+    if (writer->notify_fd >= 0 && !writer->polling) wal_raise(writer->notify_fd);
+}
+
 int wal_wait(struct wal_writer *writer, struct wal_call *call) {
+    /* The mutex stays taken: what the caller has just looked at is still so when it leaves. */
+    if (call->flags & WAL_NO_WAIT) return WAL_E_AGAIN;
     if (call->deadline_ns == 0) {
         pthread_cond_wait(&writer->changed, &writer->mutex);
         return 0;
@@ -49,7 +60,7 @@ int wal_poison(struct wal_writer *writer, int os_code, const char *what, uint64_
         writer->poison.code = WAL_E_POISONED;
         writer->poisoned = 1;
         writer->idle_mark_due = 0;
-        pthread_cond_broadcast(&writer->changed);
+        wal_announce(writer);
         wal_hand_on(writer);
     }
     return wal_tell_poison(writer, error);
@@ -70,7 +81,7 @@ int wal_sync_tail(struct wal_writer *writer, wal_error *error) {
  * Whoever finds no sync under way begins one, and it covers everybody who has appended by then. Who
  * comes while one is at the device waits for the next.
  */
-int wal_commit_and_leave(struct wal_writer *writer, uint64_t lsn, struct wal_call *call) {
+static int commit(struct wal_writer *writer, uint64_t lsn, struct wal_call *call, int *has_left) {
     const struct wal_flight *flight = &writer->flight;
     int result = 0;
     while (result == 0 && writer->durable_lsn < lsn) {
@@ -82,10 +93,24 @@ int wal_commit_and_leave(struct wal_writer *writer, uint64_t lsn, struct wal_cal
         } else if (wal_may_reap(writer) || call->deadline_ns != 0) {
             result = is_idle ? wal_wait(writer, call) : wal_await(writer, call);
         } else if (wal_follow(writer, lsn)) {
+            *has_left = 1;
             return 0;
         }
     }
-    if (result == 0) writer->stats.commits++;
+    return result;
+}
+
+int wal_commit_until(struct wal_writer *writer, uint64_t lsn, struct wal_call *call) {
+    int has_left = 0;
+    assert(call->deadline_ns != 0); /* it does not follow, and so does not leave */
+    return commit(writer, lsn, call, &has_left);
+}
+
+int wal_commit_and_leave(struct wal_writer *writer, uint64_t lsn, struct wal_call *call) {
+    int has_left = 0;
+    int result = commit(writer, lsn, call, &has_left);
+    if (has_left) return 0;
+    if (result == 0 && (call->flags & WAL_NO_WAIT) == 0) writer->stats.commits++;
     return wal_leave(writer, result);
 }
 
@@ -108,7 +133,7 @@ static int lead_now(struct wal_writer *writer, enum wal_step step, uint64_t argu
     writer->leading = 1;
     int result = run_step(writer, step, argument, error);
     writer->leading = 0;
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
     if (writer->job.step != WAL_STEP_NONE) pthread_cond_signal(&writer->posted);
     return result;
 }
@@ -129,11 +154,11 @@ static void *committer_main(void *argument) {
         job->error = error;
         job->step = WAL_STEP_NONE;
         job->done = job->ticket;
-        pthread_cond_broadcast(&writer->changed);
+        wal_announce(writer);
         wal_hand_on(writer);
     }
     writer->threads_running--;
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
     pthread_mutex_unlock(&writer->mutex);
     return NULL;
 }
@@ -147,27 +172,46 @@ static int has_committer(struct wal_writer *writer) {
     return 1;
 }
 
+/* The outcome of a job that is done; of one that was overtaken nobody knows any more. */
+static int outcome(const struct wal_job *job, uint64_t ticket, struct wal_call *call) {
+    if (job->done != ticket || job->result == 0) return 0;
+    if (call->error != NULL) *call->error = job->error;
+    return job->result;
+}
+
 static int post(struct wal_writer *writer, enum wal_step step, uint64_t argument,
                 struct wal_call *call) {
     struct wal_job *job = &writer->job;
-    job->step = step;
+    job->step = job->last_step = step;
     job->argument = argument;
     uint64_t ticket = ++job->ticket;
     pthread_cond_signal(&writer->posted);
     while (job->done < ticket) {
         int result = wal_wait(writer, call);
-        if (result < 0 && job->done < ticket) return result;
+        if (result < 0 && job->done < ticket) {
+            if (call->flags & WAL_NO_WAIT) writer->unwaited_ticket = ticket;
+            return result;
+        }
     }
-    if (job->done == ticket && job->result < 0) {
-        if (call->error != NULL) *call->error = job->error;
-        return job->result;
-    }
-    return 0;
+    return outcome(job, ticket, call);
+}
+
+/* What became of such a job that a call without waiting left behind; 0 where there was none. */
+static int unwaited_outcome(struct wal_writer *writer, enum wal_step step, uint64_t argument,
+                            struct wal_call *call) {
+    const struct wal_job *job = &writer->job;
+    uint64_t ticket = writer->unwaited_ticket;
+    if ((call->flags & WAL_NO_WAIT) == 0 || ticket == 0 || job->done < ticket) return 0;
+    writer->unwaited_ticket = 0;
+    int is_same = job->last_step == step && job->argument == argument;
+    return is_same ? outcome(job, ticket, call) : 0;
 }
 
 int wal_lead(struct wal_writer *writer, enum wal_step step, uint64_t argument,
              struct wal_call *call) {
     if (writer->poisoned) return wal_tell_poison(writer, call->error);
+    int result = unwaited_outcome(writer, step, argument, call);
+    if (result < 0) return result;
     if (writer->leading || writer->job.step != WAL_STEP_NONE) return wal_wait(writer, call);
     if ((call->flags & WAL_INTERRUPTIBLE) && has_committer(writer)) {
         return post(writer, step, argument, call);

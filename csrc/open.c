@@ -208,6 +208,7 @@ static int make_writer(struct wal_io *io, const wal_options *options, struct wal
     writer->next_spare = 1;
     writer->tail.file = -1;
     writer->prepared.file = -1;
+    writer->notify_fd = -1;
     pthread_condattr_t attributes;
     (void)pthread_condattr_init(&attributes);
 #ifndef __APPLE__
@@ -247,7 +248,8 @@ void wal_writer_destroy(struct wal_writer *writer) {
 
 /*
  * Ask the filesystem by opening LOCK, which is there and is never written past the cache. Where it
- * has no O_DIRECT, frames go through the page cache, aligned as they would have been.
+ * has no O_DIRECT, or may drop a direct write's sync, frames go through the page cache, aligned as
+ * they would have been.
  */
 static void choose_direct(struct wal_writer *writer) {
     if (!writer->options.ring.direct_io) return;
@@ -258,9 +260,10 @@ static void choose_direct(struct wal_writer *writer) {
     if (page != NULL) result = wal_io_read(writer->io, file, 0, page, page_bytes);
     wal_free(page);
     wal_io_close(writer->io, file);
-    writer->direct = result != -EINVAL;
+    writer->direct = result != -EINVAL && result != -EOPNOTSUPP;
     if (writer->direct) return;
-    writer->info.fallbacks |= WAL_FALLBACK_DIRECT;
+    writer->info.fallbacks |=
+        result == -EINVAL ? WAL_FALLBACK_DIRECT : WAL_FALLBACK_DIRECT_UNSYNCED;
     wal_io_warn(writer->io, WAL_WARN_DIRECT_WRITE);
 }
 
@@ -370,7 +373,7 @@ int wal_writer_reopen(wal_writer *writer, wal_report *report, wal_error *error) 
         writer->reopens += (uint64_t)(result == 0);
         writer->rotating = 0;
         writer->leading = 0;
-        pthread_cond_broadcast(&writer->changed);
+        wal_announce(writer);
     }
     if (result == 0 && report != NULL) *report = writer->last_report;
     pthread_mutex_unlock(&writer->mutex);

@@ -44,6 +44,8 @@ struct wal_ring_table {
     int (*register_files)(void *ring, const int *files, unsigned count);
     int (*register_files_update)(void *ring, unsigned at, const int *files, unsigned count);
     int (*register_probe)(void *ring, struct uring_probe *probe, unsigned count);
+    int (*register_eventfd)(void *ring, int fd);
+    int (*unregister_eventfd)(void *ring);
 };
 
 struct wal_ring {

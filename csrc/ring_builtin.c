@@ -246,6 +246,14 @@ static int builtin_register_probe(void *state, struct uring_probe *probe, unsign
     return do_register(state, URING_REGISTER_PROBE, probe, count);
 }
 
+static int builtin_register_eventfd(void *state, int fd) {
+    return do_register(state, URING_REGISTER_EVENTFD, &fd, 1);
+}
+
+static int builtin_unregister_eventfd(void *state) {
+    return do_register(state, URING_UNREGISTER_EVENTFD, NULL, 0);
+}
+
 static const struct wal_ring_table table = {
     .name = "builtin",
     .setup = builtin_setup,
@@ -261,6 +269,8 @@ static const struct wal_ring_table table = {
     .register_files = builtin_register_files,
     .register_files_update = builtin_register_files_update,
     .register_probe = builtin_register_probe,
+    .register_eventfd = builtin_register_eventfd,
+    .unregister_eventfd = builtin_unregister_eventfd,
 };
 
 const struct wal_ring_table *wal_ring_builtin(void) { return &table; }

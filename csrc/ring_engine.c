@@ -404,12 +404,17 @@ static void pass_role(struct wal_engine *e) {
     if (!e->role_is_taken && e->sleepers != NULL) pthread_cond_signal(&e->sleepers->wake);
 }
 
+/*
+ * The kernel raises the descriptor with every completion. Who comes then may find the role taken
+ * and goes away again; so whoever collects for others in between raises it once more.
+ */
 static void wait_for(struct wal_engine *e, struct wal_engine_request *r) {
     while (!r->is_finished) {
         if (e->role_is_taken) {
             (void)sleep_in(e, &r->sleeper, NO_LIMIT);
         } else {
             (void)serve(e, NO_LIMIT);
+            if (e->done.first != NULL) wal_raise(e->notify_fd);
         }
     }
     pass_role(e);
@@ -485,8 +490,22 @@ int wal_engine_reap(struct wal_engine *e, struct wal_io_completion *completions,
         e->free_requests = r;
         e->under_way--;
     }
+    /* The kernel raises nothing for what it put off, and a fault nothing for what it holds back. */
+    if (wait_ns == 0 && (e->must_submit || e->held != NULL)) wal_raise(e->notify_fd);
     pthread_mutex_unlock(&e->mutex);
     return reaped > 0 ? reaped : result;
+}
+
+int wal_engine_notify(struct wal_engine *e, int fd) {
+    const struct wal_ring_table *table = e->ring.table;
+    pthread_mutex_lock(&e->mutex);
+    int result = 0;
+    if (e->notify_fd >= 0) result = table->unregister_eventfd(e->ring.state);
+    if (result >= 0) e->notify_fd = -1;
+    if (result >= 0 && fd >= 0) result = table->register_eventfd(e->ring.state, fd);
+    if (result >= 0) e->notify_fd = fd;
+    pthread_mutex_unlock(&e->mutex);
+    return result < 0 ? result : 0;
 }
 
 int wal_engine_perform(struct wal_engine *e, const struct wal_io_request *asked) {
@@ -526,6 +545,7 @@ static int map_view(struct wal_engine *e) {
 
 int wal_engine_init(struct wal_engine *e, struct wal_io_counters *counters, unsigned max_inflight) {
     e->counters = counters;
+    e->notify_fd = -1;
     pthread_mutex_init(&e->mutex, NULL);
     uint32_t sq_entries = e->ring.params.sq_entries;
     e->flight_max = e->ring.params.cq_entries / 2;

@@ -119,6 +119,7 @@ struct wal_engine {
     uint64_t finished; /* counts requests */
     struct wal_engine_sleeper *sleepers;
     struct wal_engine_sleeper *reaper; /* among them */
+    int notify_fd;                     /* -1: nobody watches */
     /* Registered memory and files. */
     const char *memory;
     size_t buffer_bytes;
@@ -142,6 +143,9 @@ void wal_engine_free(struct wal_engine *engine);
 int wal_engine_submit(struct wal_engine *engine, const struct wal_io_request *request);
 int wal_engine_reap(struct wal_engine *engine, struct wal_io_completion *completions, int max,
                     int64_t wait_ns, unsigned flags);
+
+/* Raise fd when reap may find something, or has something to do; -1: no more. 0 or -errno. */
+int wal_engine_notify(struct wal_engine *engine, int fd);
 
 /* Do a request now; the calling thread waits for it. */
 int wal_engine_perform(struct wal_engine *engine, const struct wal_io_request *request);

@@ -43,6 +43,8 @@ static const struct {
     {"io_uring_register_files", offsetof(struct wal_ring_table, register_files)},
     {"io_uring_register_files_update", offsetof(struct wal_ring_table, register_files_update)},
     {"io_uring_register_probe", offsetof(struct wal_ring_table, register_probe)},
+    {"io_uring_register_eventfd", offsetof(struct wal_ring_table, register_eventfd)},
+    {"io_uring_unregister_eventfd", offsetof(struct wal_ring_table, unregister_eventfd)},
 };
 
 enum { SYMBOLS = sizeof symbols / sizeof symbols[0], LIBURING_MAJOR = 2 };

@@ -70,7 +70,7 @@ static int next_segment(struct wal_writer *writer, uint64_t need, struct wal_pre
     writer->preparing = 1;
     int result = wal_prepare(writer, bytes, next, error);
     writer->preparing = 0;
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
     return result;
 }
 
@@ -337,6 +337,6 @@ int wal_make_room(struct wal_writer *writer, uint64_t need, wal_error *error) {
     writer->rotating = 1;
     while (result == 0 && !room_now(writer, need)) result = one_step(writer, need, error);
     writer->rotating = 0;
-    pthread_cond_broadcast(&writer->changed);
+    wal_announce(writer);
     return result;
 }

@@ -164,6 +164,8 @@ _Static_assert(sizeof(struct uring_getevents_arg) == 24, "io_uring_getevents_arg
 enum {
     URING_REGISTER_BUFFERS = 0,
     URING_REGISTER_FILES = 2,
+    URING_REGISTER_EVENTFD = 4,
+    URING_UNREGISTER_EVENTFD = 5,
     URING_REGISTER_FILES_UPDATE = 6,
     URING_REGISTER_PROBE = 8,
 };

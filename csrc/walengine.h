@@ -92,7 +92,7 @@ enum wal_warning {
     WAL_WARN_META_SLOT = 4,      /* one META slot is damaged; the other serves */
     WAL_WARN_COW = 8,            /* btrfs refused NOCOW: a full disk may poison the writer */
     WAL_WARN_DIRECT_READ = 16,   /* no O_DIRECT: recovery read after dropping the cache instead */
-    WAL_WARN_DIRECT_WRITE = 32,  /* direct_io was asked for and the filesystem has none */
+    WAL_WARN_DIRECT_WRITE = 32,  /* direct_io was asked for and is not used on this filesystem */
 };
 
 /* Flags of calls. */
@@ -105,12 +105,14 @@ enum wal_flag {
     WAL_SHARED_DIR = 32,    /* accept a group- or world-writable directory */
     WAL_NO_THREADS = 64,    /* tests: no background thread; wal_writer_maintain does its steps */
     WAL_NO_IDLE_MARK = 128, /* no idle watermark (byte-for-byte comparisons) */
+    WAL_NO_WAIT = 256,      /* of wal_writer_append_batch: see wal_writer_notify */
     WAL_LANE = 512,         /* append only while lanes are open; see wal_writer_lanes */
 };
 
 typedef struct wal_writer wal_writer;
 typedef struct wal_reader wal_reader;
 typedef struct wal_cursor wal_cursor;
+typedef struct wal_readahead wal_readahead;
 
 typedef struct wal_error {
     int32_t code;     /* the function's result once more */
@@ -144,6 +146,7 @@ enum wal_fallback {
     WAL_FALLBACK_DIRECT = 16,     /* the filesystem has no O_DIRECT */
     WAL_FALLBACK_SQ_ENTRIES = 32, /* a smaller ring than asked for */
     WAL_FALLBACK_LIBURING = 64,   /* liburing is there and does not serve; the built-in does */
+    WAL_FALLBACK_DIRECT_UNSYNCED = 128, /* nobody knows that the filesystem syncs direct writes */
 };
 
 /* What the ring is asked to be; see IoUringConfig for what each field does. */
@@ -304,6 +307,28 @@ int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_erro
 int wal_writer_commit_within(wal_writer *writer, uint64_t lsn, uint64_t timeout_ns, uint32_t flags,
                              wal_error *error);
 
+/*
+ * For an event loop, which must not wait: one thread that calls wal_writer_append_batch with
+ * WAL_NO_WAIT, and wal_writer_poll, and watches fd in between.
+ *
+ * From here on fd is raised (a u64 1 is written to it: an eventfd, or the end of a pipe; neither
+ * may block) whenever one of those calls might get further than it did; now and then for nothing.
+ * fd stays the caller's, who calls again with -1 before closing it. WAL_E_NO_IO_URING: the kernel
+ * does not tell a descriptor about this ring; pwrite has no such limit.
+ *
+ * With WAL_NO_WAIT an append hands over what there is room for and returns WAL_E_AGAIN if that is
+ * not all, or, with WAL_DURABLE, if it is not synced yet; the rest is to be handed over when fd was
+ * raised. It implies INTERRUPTIBLE. What became of a slow step is told to the next such call.
+ */
+int wal_writer_notify(wal_writer *writer, int fd, wal_error *error);
+
+/*
+ * Take note of what the device has finished and, if it is not at work, begin what is missing for
+ * everything up to lsn to be durable. *durable_lsn says how far that is, also on failure. 0: as far
+ * as lsn; WAL_E_AGAIN: not yet.
+ */
+int wal_writer_poll(wal_writer *writer, uint64_t lsn, uint64_t *durable_lsn, wal_error *error);
+
 /* Sync, then drop records below lsn (clamped to durable_lsn + 1) and recycle whole segments. */
 int wal_writer_truncate_before(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_error *error);
 
@@ -340,7 +365,7 @@ typedef struct wal_segment_info {
 /*
  * Some records of one cursor. They stand back to back: record i is the lengths[i] bytes behind
  * record i - 1, which are also data[starts[i] .. starts[i] + lengths[i]). data and the arrays
- * belong to the cursor until its next call.
+ * belong to the cursor until its next call, or, after wal_cursor_take, to the caller.
  */
 typedef struct wal_block {
     uint64_t first_lsn;
@@ -350,6 +375,8 @@ typedef struct wal_block {
     const uint64_t *starts;
     const uint32_t *lengths;
     const uint32_t *crcs; /* NULL: these records carry none */
+    uint32_t length_min;  /* of these records */
+    uint32_t length_max;
 } wal_block;
 
 typedef struct wal_segment_check {
@@ -382,8 +409,25 @@ int wal_cursor_open(wal_reader *reader, uint64_t from_lsn, uint64_t to_lsn, wal_
 /* 1: *block holds at least one record; 0: the end; negative: damage, or the disk failed. */
 int wal_cursor_next(wal_cursor *cursor, wal_block *block, wal_error *error);
 
+/*
+ * The same, and the block is the caller's until wal_block_free(block->data), which may come later
+ * than wal_cursor_close, from any thread. It is one piece of memory: data, and from the next
+ * multiple of 8 on starts, lengths and crcs, one behind the other.
+ */
+int wal_cursor_take(wal_cursor *cursor, wal_block *block, wal_error *error);
+void wal_block_free(const char *data);
+
 /* A cursor keeps what it needs of its reader: the two are closed in any order, by any thread. */
 void wal_cursor_close(wal_cursor *cursor);
+
+/*
+ * A cursor whose blocks are read ahead by a thread of its own, once that pays. For one caller at a
+ * time. In a forked child, if the thread was started: WAL_E_FORKED.
+ */
+int wal_readahead_open(wal_reader *reader, uint64_t from_lsn, uint64_t to_lsn,
+                       wal_readahead **ahead, wal_error *error);
+int wal_readahead_next(wal_readahead *ahead, wal_block *block, wal_error *error); /* as take */
+void wal_readahead_close(wal_readahead *ahead);
 
 /* ---- io_uring -------------------------------------------------------------------------------- */
 

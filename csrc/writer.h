@@ -84,7 +84,8 @@ enum wal_step { WAL_STEP_NONE, WAL_STEP_ROOM, WAL_STEP_TRIM, WAL_STEP_SEAL };
 
 /* What an interruptible caller asked the committer to do. */
 struct wal_job {
-    enum wal_step step;
+    enum wal_step step;      /* NONE: there is nothing to do */
+    enum wal_step last_step; /* what it was, or is */
     uint64_t argument;
     uint64_t ticket; /* counts jobs; done >= ticket: finished */
     uint64_t done;
@@ -113,6 +114,10 @@ struct wal_writer {
     int lanes;    /* open: appends with WAL_LANE are taken */
     int poisoned;
     wal_error poison;
+
+    int notify_fd;            /* raised with every broadcast of changed; -1: nobody watches */
+    int polling;              /* by wal_writer_poll, which sees the news as it leaves */
+    uint64_t unwaited_ticket; /* of the job that a call without waiting left behind; 0: none */
 
     struct wal_meta meta;
     uint64_t trim_lsn;
@@ -213,6 +218,9 @@ void wal_backend_tell(struct wal_io *engine, const wal_backend_info *info,
 int wal_lead(struct wal_writer *writer, enum wal_step step, uint64_t argument,
              struct wal_call *call);
 
+/* Tell everybody who waits that something changed. */
+void wal_announce(struct wal_writer *writer);
+
 /* Wait until something changes (0), or the call's deadline passes (WAL_E_AGAIN). */
 int wal_wait(struct wal_writer *writer, struct wal_call *call);
 
@@ -221,6 +229,9 @@ int wal_sync_tail(struct wal_writer *writer, wal_error *error);
 
 /* Anybody's: wait until lsn is durable, syncing where nobody does; then leave as wal_leave does. */
 int wal_commit_and_leave(struct wal_writer *writer, uint64_t lsn, struct wal_call *call);
+
+/* The same for a call with a deadline, which stays. */
+int wal_commit_until(struct wal_writer *writer, uint64_t lsn, struct wal_call *call);
 
 /* A write or sync failed: from now on every call gets this error. Returns WAL_E_POISONED. */
 int wal_poison(struct wal_writer *writer, int os_code, const char *what, uint64_t offset,

@@ -19,8 +19,11 @@ import struct
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from itertools import count
 
 import engines
+import session_tasks
 
 from walengine import PortableWalWriter, WalConfig, _native
 
@@ -89,9 +92,41 @@ class Session:
             self.acknowledged += 1
             reached = self.acknowledged == self.job["acks"]
         if reached:
-            if self.job["mode"] == "write" and self.job["fail_point"]:
+            if self.job["mode"] in {"write", "tasks"} and self.job["fail_point"]:
                 _native._fail_point_arm(self.job["fail_point"], self.job["nth"])
             self.enough.set()
+
+    # ---- what session_tasks says -----------------------------------------------------------------
+
+    def config(self) -> WalConfig:
+        return config(self.job)
+
+    def content(self, ident: int) -> bytes:
+        return content(ident)
+
+    def idents(self, number: int) -> Iterator[int]:
+        return count(self.job["session"] * IDENT_SESSION + number * IDENT_THREAD)
+
+    def trim_target(self, durable_lsn: int) -> int:
+        return durable_lsn - KEPT_RECORDS
+
+    def opened(self, last_lsn: int, first_lsn: int) -> None:
+        self.say(OPENED, last_lsn, first_lsn)
+
+    def appended(self, lsn: int, ident: int) -> None:
+        self.say(APPENDED, lsn, ident)
+
+    def durable(self, lsn: int, ident: int) -> None:
+        self.say(DURABLE, lsn, ident)
+
+    def flushed(self, before_lsn: int, ident: int) -> None:
+        self.say(FLUSHED, before_lsn, ident)
+
+    def trimming(self, lsn: int) -> None:
+        self.say(TRIMMING, lsn)
+
+    def trimmed(self, lsn: int) -> None:
+        self.say(TRIMMED, lsn)
 
 
 class Worker(threading.Thread):
@@ -216,7 +251,14 @@ def recover(session: Session, job: dict) -> None:
     session.say(APPENDED, wal.append(content(ident)), ident)
 
 
-MODES = {"write": write, "close": write, "unseal": write, "extend": extend, "recover": recover}
+MODES = {
+    "tasks": session_tasks.write,
+    "write": write,
+    "close": write,
+    "unseal": write,
+    "extend": extend,
+    "recover": recover,
+}
 
 
 def child(job: dict) -> None:

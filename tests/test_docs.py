@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import walengine
-from walengine.cli import cli
+from walengine.cli import FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -52,10 +52,15 @@ def run(*command: object, cwd: Path) -> str:
 # ---- what is shown runs --------------------------------------------------------------------------
 
 
-def test_the_python_example_of_the_readme_runs(tmp_path):
-    (example,) = blocks(README, "python")
-    output = run(sys.executable, "-W", "error", "-c", example, cwd=tmp_path)
+def test_the_python_examples_of_the_readme_run(tmp_path):
+    """Method: one after the other in one directory, as a reader would."""
+    threads, tasks, *_others = blocks(README, "python")
+    output = run(sys.executable, "-W", "error", "-c", threads, cwd=tmp_path)
     assert output == "1 b'order 1'\n2 b'order 2'\n3 b'order 3'\n"
+    run(sys.executable, "-W", "error", "-c", tasks, cwd=tmp_path)
+    assert run(sys.executable, "-m", "walengine", "replay", "orders.log", cwd=tmp_path) == (
+        "order 1order 2order 3order 4"
+    )
 
 
 def test_the_commands_of_the_readme_run(tmp_path):
@@ -108,7 +113,7 @@ def test_every_example_is_run():
 # ---- what exists is documented -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", sorted(cli.commands))
+@pytest.mark.parametrize("command", sorted(name for names in FILES.values() for name in names))
 def test_every_command_is_in_the_readme(command):
     assert f"`walengine {command}`" in README
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.not_quick
+
 ROOT = Path(__file__).resolve().parent.parent
 
 USE_IT = """

@@ -16,7 +16,9 @@ Append records, make them durable, read them back after a crash::
 Linux and other POSIX systems; one machine, one writer per log, local filesystems.
 """
 
+from walengine.aio import AsyncWalWriter
 from walengine.backend import IoUringStatus, io_uring_status, is_io_uring_available
+from walengine.batch import RecordBatch
 from walengine.config import IoUringConfig, WalConfig
 from walengine.errors import (
     ForkedError,
@@ -52,6 +54,7 @@ from walengine.writer import PortableWalWriter
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncWalWriter",
     "ForkedError",
     "GroupSize",
     "IoUringConfig",
@@ -63,6 +66,7 @@ __all__ = [
     "LsnNotFoundError",
     "PortableWalWriter",
     "Record",
+    "RecordBatch",
     "RecordTooLargeError",
     "RecoveryMode",
     "RecoveryReport",

@@ -59,7 +59,7 @@ class NativeWriter:
 
     def __init__(self, path: str, handle: Any) -> None:
         self._path = path
-        self._handle = handle
+        self._handle = self.handle = handle
         self._error = ffi.new("wal_error *")
         self._lsn = ffi.new("uint64_t *")
         self._taken = ffi.new("uint32_t *")

@@ -3,6 +3,7 @@
 import builtins
 import socket
 import sys
+import time
 import traceback
 
 import pytest
@@ -50,6 +51,18 @@ def ask(script, run):
         return run(body())
 
     return ask
+
+
+def slow(request):
+    """Answer later than a small request is waited for."""
+    time.sleep(1)
+    status(200)(request)
+
+
+def test_a_large_body_has_more_time_than_a_small_one(ask, script):
+    """Else several batches on one slow line would all time out, and be sent again for ever."""
+    ask(lambda store: store.put("a", bytes(4 << 20)), slow)
+    assert len(script.requests) == 1
 
 
 @pytest.mark.parametrize("verb", CONDITIONAL)
@@ -270,6 +283,7 @@ def test_a_server_that_says_yes_to_everything_is_refused(script, run):
     run(body())
 
 
+@pytest.mark.not_quick
 def test_a_bucket_is_probed_once_in_a_process(moto_endpoint, run, monkeypatch):
     calls = []
     real = probe.probe

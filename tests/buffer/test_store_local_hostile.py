@@ -1,13 +1,17 @@
 """The directory as a store: links, what is no file, removed and foreign directories."""
 
 import os
+import shutil
 import socket
 import subprocess
+import sys
+import tempfile
+import textwrap
 from pathlib import Path
 
 import pytest
-from local_stores import files_below, put
-from needs import needs_linux
+from local_stores import PREAMBLE, files_below, program, put
+from needs import needs_linux, needs_root, needs_tool
 
 from walengine.buffer import ObjectTooLargeError, StorageError, UnsupportedStoreError
 from walengine.buffer.store import _tree
@@ -156,12 +160,109 @@ def test_a_directory_that_others_may_write_to_is_refused_or_asked_for(root, chec
     assert (root / "a").stat().st_mode & 0o777 == 0o660
 
 
+TWO_USERS = """
+# Everything that is imported later may be in a directory that the user may not look into.
+import encodings.ascii, hashlib, walengine.buffer.store.local
+user = int(sys.argv[2])
+os.setgroups([int(sys.argv[3])])
+os.setgid(user)
+os.setuid(user)
+os.umask(0o077)
+
+async def main():
+    store = LocalStore(path, allow_shared_dir=True)
+    found = await store.get("queue/a")
+    etag = await (store.replace("queue/a", b"2", found.etag) if found else
+                  store.create("queue/a", b"1"))
+    print("wrote" if etag else "lost")
+    await store.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_users_of_one_group_share_a_directory_whatever_their_own_groups_and_umasks(tmp_path):
+    needs_root()
+    group, users = 4321, (4322, 4323)
+    root = Path(tempfile.mkdtemp(dir="/tmp"))  # tmp_path's parents are root's alone
+    try:
+        os.chown(root, 0, group)
+        root.chmod(0o2770)
+        for user in users:
+            done = program(TWO_USERS, root, user, group, stdout=subprocess.PIPE)
+            assert done.communicate(timeout=60)[0] == "wrote\n"
+        assert (root / "queue/a").read_bytes() == b"2"
+        assert {path.stat().st_gid for path in root.rglob("*")} == {group}
+    finally:
+        shutil.rmtree(root)
+
+
+def test_a_link_in_the_place_of_a_directory_just_made_is_not_followed(
+    root, check, tmp_path, monkeypatch
+):
+    """In a shared directory somebody may swap what was made before its mode is set."""
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o700)
+    make = os.mkdir
+
+    def swapped(name, mode, *, dir_fd=None):
+        make(name, mode, dir_fd=dir_fd)
+        if name == "queue":
+            os.rmdir(name, dir_fd=dir_fd)
+            os.symlink(victim, name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", swapped)
+    root.mkdir()
+    root.chmod(0o770)
+    with pytest.raises(StorageError):
+        put(check, "queue/a", allow_shared_dir=True)
+    assert victim.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_entry_of_a_directory_that_was_there_is_made_durable(root, check, monkeypatch):
+    """Who made it (a shell, a process that died) need not have synced the directory above."""
+    synced = []
+    sync = os.fsync
+
+    def noting(descriptor):
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    root.mkdir()
+    put(check)
+    assert root.parent.stat().st_ino in synced
+    synced.clear()
+    put(check)
+    assert root.parent.stat().st_ino not in synced  # it was, before the store was in it
+
+
 def test_network_filesystems_are_refused(root, check, monkeypatch):
     needs_linux()
     put(check)
     monkeypatch.setattr(_tree, "filesystem_of", lambda _descriptor: "nfs4")
     with pytest.raises(UnsupportedStoreError, match=r"network filesystem \(nfs4\)"):
         put(check)
+
+
+def test_a_mount_point_with_a_line_separator_in_its_name_hides_no_filesystem(tmp_path):
+    """Goal: whoever may mount (FUSE needs no root) cannot break or blind another's store."""
+    needs_linux()
+    needs_root()
+    needs_tool("unshare")
+    odd = tmp_path / "a\u2028\u2028b"
+    odd.mkdir()
+    code = """
+    from walengine.buffer.store._tree import filesystem_of
+    from walengine.doctor.mounts import mount_of
+    from walengine.doctor.roots import Roots
+    print(filesystem_of(os.open(path, os.O_RDONLY)), mount_of(path, Roots()).kind)
+    """
+    source = PREAMBLE + textwrap.dedent(code)
+    mount = 'mount -t tmpfs none "$0" && exec "$1" -c "$2" "$0"'
+    run = ["unshare", "--mount", "sh", "-c", mount, odd, sys.executable, source]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.stdout == "tmpfs tmpfs\n", done.stderr
 
 
 def test_the_filesystem_is_told_by_the_mount(tmp_path):

@@ -86,7 +86,7 @@ static void probe_tells(void) {
     CHECK_EQ(info.backend, WAL_BACKEND_PWRITE);
     CHECK_EQ(info.fallbacks, WAL_FALLBACK_NO_IO_URING);
     uintptr_t functions[32];
-    CHECK_EQ(wal_ring_functions(WAL_RING_BUILTIN, functions, 32), 13);
+    CHECK_EQ(wal_ring_functions(WAL_RING_BUILTIN, functions, 32), 15);
     CHECK_EQ(wal_ring_functions(WAL_RING_LIBURING, functions, 32), 0);
     CHECK_EQ(wal_open_files(), 0);
 }

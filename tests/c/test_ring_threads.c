@@ -5,8 +5,11 @@
 #include <dirent.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -14,6 +17,8 @@
 #include <sys/wait.h>
 
 #include "ring_bench.h"
+
+enum { BELL_PATIENCE_MS = 5000 };
 
 /* ---- threads --------------------------------------------------------------------------------- */
 
@@ -57,6 +62,51 @@ static void threads_share_the_ring(void) {
     CHECK_EQ(atomic_load(&crowd.results), 0);
     CHECK_EQ(ring_op(&bench, WAL_RING_OP_FSYNC), 2 * rounds);
     COUNT("syncs_by_threads", 2 * rounds);
+    close_bench(&bench);
+}
+
+/* Waits for one sync a round, and collects for whoever only looks. */
+static void *sync_when_told(void *argument) {
+    struct crowd *crowd = argument;
+    for (int round = 1; atomic_load(&crowd->rounds) >= 0;) {
+        if (atomic_load(&crowd->rounds) < round) {
+            (void)sched_yield();
+            continue;
+        }
+        CHECK_EQ(wal_io_sync(crowd->bench->io, crowd->bench->file), 0);
+        atomic_store(&crowd->results, round++);
+    }
+    return NULL;
+}
+
+/*
+ * A loop that only looks: another thread, who waits, collects its completion under its nose, and
+ * the kernel rings for neither of them again.
+ */
+static void no_bell_is_lost_to_those_who_wait(void) {
+    struct bench bench = open_bench();
+    int rounds = (int)check_scaled(300), bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    struct crowd crowd = {.bench = &bench};
+    CHECK_EQ(wal_io_notify(bench.io, bell), 0);
+    pthread_t thread;
+    CHECK_EQ(pthread_create(&thread, NULL, sync_when_told, &crowd), 0);
+    for (int round = 1; round <= rounds; round++) {
+        struct wal_io_completion done;
+        uint64_t rung;
+        atomic_store(&crowd.rounds, round);
+        submit(&bench, WAL_IO_SYNC, 0, NULL, 0);
+        while (wal_io_reap(bench.io, &done, 1, 0, 0) == 0) {
+            struct pollfd watched = {.fd = bell, .events = POLLIN};
+            CHECK_EQ(poll(&watched, 1, BELL_PATIENCE_MS), 1);
+            CHECK_EQ(read(bell, &rung, sizeof rung), sizeof rung);
+        }
+        CHECK_EQ(done.result, 0);
+        while (atomic_load(&crowd.results) < round) (void)sched_yield();
+    }
+    atomic_store(&crowd.rounds, -1);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(wal_io_notify(bench.io, -1), 0);
+    CHECK_EQ(close(bell), 0);
     close_bench(&bench);
 }
 
@@ -450,6 +500,7 @@ static void what_is_refused_in_part_is_done_without(void) {
 
 static void run_all(void) {
     RUN(threads_share_the_ring);
+    RUN(no_bell_is_lost_to_those_who_wait);
     RUN(a_waiting_thread_serves_others);
     RUN(a_sleeping_thread_takes_over);
     RUN(requests_outlive_their_thread);

@@ -86,7 +86,7 @@ class Rounds:
 
     def killed_at(self, fail_point, mode):
         """The point is armed once enough is acknowledged."""
-        nth = self.random.randrange(1, 4) if mode == "write" else 1
+        nth = self.random.randrange(1, 4) if mode in {"write", "tasks"} else 1
         session = self.session(mode=mode, fail_point=fail_point, nth=nth)
         session.read_acks(ACKS_MAX)
         session.kill()
@@ -157,6 +157,17 @@ def test_kills_of_sixteen_threads_that_append_durable(
     rounds.report(totals, count)
 
 
+@pytest.mark.parametrize("shape", ["many-segments", "strict-sectors"])
+def test_kills_of_many_tasks(server, memory_path, seed, scaled, totals, count, shape):
+    """Goal: asyncio acknowledges nothing early. Method: 200 tasks on one loop, and SIGKILL."""
+    rounds = Rounds(server, memory_path / "log", seed, mode="tasks", **SHAPES[shape])
+    while rounds.counted < scaled(15):
+        rounds.judge(rounds.killed_at_random())
+    for fail_point in ("sync.before", "sync.after", "rotate.sealed", "trim.meta_synced"):
+        rounds.judge(rounds.killed_at(fail_point, "tasks"))
+    rounds.report(totals, count)
+
+
 @pytest.mark.parametrize("fail_point", FAIL_POINTS)
 def test_kills_at_a_fail_point(server, memory_path, seed, scaled, totals, count, fail_point):
     """Goal: the worst moments are met. Method: the process kills itself between two steps."""
@@ -181,6 +192,7 @@ def test_kills_at_a_fail_point_of_recovery(
     rounds.report(totals, count)
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("before", ["killed_at_random", "closed"])
 def test_kills_at_every_operation_of_recovery(
     server, memory_path, seed, scale, totals, count, before
@@ -202,6 +214,7 @@ def test_kills_at_every_operation_of_recovery(
     rounds.report(totals, count)
 
 
+@pytest.mark.not_quick
 def test_kills_at_every_operation_of_creation(server, memory_path, seed, totals, count):
     """Goal: a log whose creation died is made anew, or goes on, and never counts as damaged."""
     finished = False

@@ -12,6 +12,7 @@ from machines import Machine, levels, refused, the, works
 from walengine import WalConfig
 from walengine.doctor import (
     State,
+    access,
     clock,
     examine,
     filesystem,
@@ -208,6 +209,9 @@ def test_filesystems(machine, kind, level):
     assert (found.remedy is None) == (level == "ok")
 
 
+UNSYNCED = {"type": "warning", "barriers": "warning", "direct_io": "note"}
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "expected"),
     [
@@ -220,8 +224,8 @@ def test_filesystems(machine, kind, level):
         ("ext4", "rw,data=journal", {"journal": "warning"}),
         ("ext4", "rw,sync", {"synchronous": "note"}),
         ("xfs", "rw,attr2,prjquota", {"quota": "note"}),
-        ("f2fs", "rw,fsync_mode=nobarrier", {"type": "warning", "barriers": "warning"}),
-        ("overlay", "rw,upperdir=/u,volatile", {"type": "warning", "barriers": "warning"}),
+        ("f2fs", "rw,fsync_mode=nobarrier", UNSYNCED),
+        ("overlay", "rw,upperdir=/u,volatile", UNSYNCED),
         ("ext4", "ro,errors=remount-ro", {"read_only": "problem"}),
     ],
 )
@@ -290,6 +294,16 @@ def test_locked_memory(machine, limit, level):
 
 def test_locked_memory_is_no_limit_for_who_may_lock_all(machine):
     machine.status(capabilities=1 << 14)
+    assert levels(limited(machine, locked_bytes=0)) == {}
+
+
+def test_root_of_a_rootless_container_has_the_limit(machine):
+    """Its capabilities count in its own user namespace only."""
+    machine.status(capabilities=1 << 14)
+    machine.write("proc/self/uid_map", "         0       1000          1")
+    status = works(registered_buffers=0, fallbacks=("registered_buffers",))
+    assert levels(limited(machine, status, locked_bytes=65536)) == {"memlock": "warning"}
+    machine.write("proc/self/uid_map", "         0          0 4294967295")
     assert levels(limited(machine, locked_bytes=0)) == {}
 
 
@@ -392,19 +406,37 @@ def test_a_look_at_the_clocks_of_this_machine():
 # ---- writer, verdict, all of it ------------------------------------------------------------------
 
 
-def test_what_a_writer_would_use():
-    (ringed,) = writer.examine(works(), GOOD, WalConfig())
+def test_what_a_writer_would_use(machine):
+    mount = machine.mount("/data", "xfs", "/dev/sda1", "8:1")
+    (ringed,) = writer.examine(works(), mount, GOOD, WalConfig())
     assert "io_uring (liburing 2.15)" in ringed.text
     assert ringed.facts["registered_buffers"] == 64
-    (plain,) = writer.examine(refused(1, "no"), GOOD, WalConfig())
+    (plain,) = writer.examine(refused(1, "no"), mount, GOOD, WalConfig())
     assert (plain.facts["backend"], plain.level) == ("pwrite", "ok")
-    (asked,) = writer.examine(works(), GOOD, WalConfig(backend="pwrite"))
+    (asked,) = writer.examine(works(), mount, GOOD, WalConfig(backend="pwrite"))
     assert "as WALENGINE_BACKEND asks" in asked.text
-    (wished,) = writer.examine(refused(1, "no"), GOOD, WalConfig(backend="io_uring"))
+    (wished,) = writer.examine(refused(1, "no"), mount, GOOD, WalConfig(backend="io_uring"))
     assert wished.level == "problem"
-    (unknown,) = writer.examine(works(), Trial(create_error=OSError(13, "no")), WalConfig())
+    (unknown,) = writer.examine(works(), mount, Trial(create_error=OSError(13, "no")), WalConfig())
     assert "was not tried" in unknown.text
     assert not unknown.facts["direct_io_possible"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "possible"),
+    [("ext4", True), ("btrfs", True), ("tmpfs", True), ("overlay", False), ("fuse.sshfs", False),
+     ("fuseblk", False), ("virtiofs", False), ("9p", False), ("zfs", False)],
+)  # fmt: skip
+def test_where_direct_io_is_direct(machine, kind, possible):
+    """Goal: as the C core decides, by the type of the filesystem; accepting them is not enough."""
+    mount = machine.mount("/data", kind, "what", "0:50")
+    (found,) = writer.examine(works(), mount, GOOD, WalConfig())
+    assert found.facts["direct_io_possible"] is possible
+    told = the(filesystem.examine(mount, GOOD), "direct_io")
+    assert (told.level == "ok", told.facts["works"]) == (possible, True)
+    assert ("may drop their sync" in told.text) is not possible
+    (unknown,) = writer.examine(works(), None, GOOD, WalConfig())
+    assert unknown.facts["direct_io_possible"]
 
 
 def test_the_worst_finding_is_the_verdict():
@@ -425,6 +457,29 @@ def test_a_machine_that_tells_nothing(tmp_path):
     assert "unknown" not in {finding.name for finding in report.findings}
     with pytest.raises(LookupError, match="device/chain"):
         report.find("device", "chain")
+
+
+class Lock:
+    """A LOCK that may not be opened, on the device 8:17 or on one of several."""
+
+    def __init__(self, major):
+        self.device = os.makedev(major, 17)
+
+    def lstat(self):
+        return os.stat_result((0o600, 4242, self.device, 1, 0, 0, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("major", "listed", "locked"),
+    [(8, "08:11:4242", True), (8, "08:12:4242", False), (8, "08:11:42423", False),
+     (0, "00:1f:4242", True)],
+)  # fmt: skip
+def test_the_lock_of_another_file_is_not_taken_for_the_logs(machine, major, listed, locked):
+    """Inodes have the same numbers on every filesystem."""
+    machine.write("proc/locks", f"1: FLOCK  ADVISORY  WRITE 4711 {listed} 0 EOF")
+    say = Findings("access")
+    access._lock_by_table(say, Lock(major), PermissionError(), machine.roots)
+    assert say.made[0].facts["locked"] is locked
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "1 2 3", "\x00\xff", "- - - -\n1 0 8:1 / / rw"])

@@ -10,21 +10,33 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from made_figures import bench
-from needs import needs_filesystem, needs_io_uring, needs_package, needs_root, needs_tool
+from needs import (
+    needs_filesystem,
+    needs_io_uring,
+    needs_linux,
+    needs_package,
+    needs_root,
+    needs_tool,
+)
 from places import disk, run, small_tmpfs
 from processes import cli, ends, output_of, start
 
 from walengine import is_io_uring_available
+from walengine.fsync_bench import place as place_facts
 from walengine.fsync_bench.rows import rows_of
 
+pytestmark = pytest.mark.not_quick
+
 SHORT = ("--quick", "--seconds-per-row", "0.01")
+NO_SYNC = ("--seconds-per-row", "0.01", "--only", "no sync")
 
 # All is imported before anything is given up: the checkout may be its owner's alone.
 AS_MAIN = """
-from walengine.cli import main
+from walengine.cli import bench, main
 sys.argv[1:] = ["bench", "fsync", *sys.argv[1:]]
 """
 
@@ -235,6 +247,59 @@ def test_files_that_cannot_be_written_are_known_before_anything_is_measured(tmp_
     assert refused(cli("bench", "fsync", tmp_path, "--html", lost), "no such directory to write")
     done = cli("bench", "fsync", tmp_path, "--compare", tmp_path / "none.json")
     assert refused(done, "none.json: No such file")
+
+
+def test_figures_that_do_not_get_into_a_file_are_printed_all_the_same(tmp_path):
+    needs_linux()
+    lost, kept = Path("/dev/full"), tmp_path / "run.csv"
+    done = cli("bench", "fsync", tmp_path, *NO_SYNC, "--html", lost, "--csv", kept)
+    assert ends(done, 1, "/dev/full: No space left on device. The figures are not in this file.")
+    assert "What this disk can do" in done.stdout.decode()
+    assert len(kept.read_text(encoding="utf-8").splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", [b"a$\\no$", b"\xff", b"[/b]"], ids=["formula", "bytes", "markup"])
+def test_odd_names_go_into_every_report(name, tmp_path):
+    needs_package("matplotlib")
+    place = tmp_path / os.fsdecode(name)
+    place.mkdir(parents=True)
+    earlier = place / "before.json"
+    earlier.write_bytes(cli("bench", "fsync", place, *NO_SYNC, "--json").stdout)
+    names = ("--html", tmp_path / "run.html", "--png", tmp_path / "run.png")
+    done = cli("bench", "fsync", place, *NO_SYNC, *names, "--compare", earlier)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\nbeside" in done.stdout
+    assert (tmp_path / "run.png").exists()
+    assert "no sync" in (tmp_path / "run.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"p50_us": "fast"}, "p50_us of no sync/zero-filled/4096/1 is no number"),
+        ({"elapsed_us": None}, "elapsed_us of"),
+        ({"histogram": [[1.0, float("inf")]]}, "infinity"),
+        (None, "recursion"),
+    ],
+)
+def test_an_earlier_run_that_was_tampered_with(change, word, tmp_path):
+    file = tmp_path / "before.json"
+    file.write_text("[" * 200_000, encoding="utf-8")
+    if change is not None:
+        before = bench(tmp_path, "--only", "no sync")
+        before["rows"][0] |= change
+        file.write_text(json.dumps(before), encoding="utf-8")
+    done = cli("bench", "fsync", tmp_path, *NO_SYNC, "--compare", file)
+    assert ends(done, 1, word)
+    assert done.stdout == b""
+
+
+def test_a_machine_that_hides_its_load_is_measured(tmp_path, monkeypatch):
+    def hidden():
+        raise OSError("Load averages are unobtainable")
+
+    monkeypatch.setattr(os, "getloadavg", hidden)
+    assert place_facts.facts_of(tmp_path)["load_before"] is None
 
 
 def test_png_without_matplotlib_is_refused_first(tmp_path):

@@ -78,6 +78,47 @@ def test_sync_sinks_are_flushed_at_interpreter_exit(tmp_path):
     assert [r.data for r in replay(tmp_path / "exit.log")] == [b"first", b"second"]
 
 
+CHAIN = """
+from walengine.sinks import CallbackSink
+sinks = [CallbackSink(100, print)]
+for _ in range(20):
+    def feed(batch, into=sinks[-1]):
+        for item in batch:
+            into.send(item)
+    sinks.append(CallbackSink(100, feed))
+def fail(batch):
+    raise OSError("down")
+broken = CallbackSink(100, fail)
+broken.send(1)
+sinks[-1].send("first")
+"""
+
+
+def test_sinks_that_feed_one_another_are_flushed_at_exit_in_any_order():
+    """Goal: what a flush at exit hands to a sink that had its turn is not lost; one loss, told."""
+    run = [sys.executable, "-W", "error", "-c", CHAIN]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.stdout == "['first']\n"
+    lost = "CallbackSink was not closed; items that are lost: 1, for OSError('down')"
+    assert done.stderr == f"{lost}\n"
+
+
+CIRCLE = """
+from walengine.sinks import CallbackSink
+one = CallbackSink(100, lambda batch: two.send(batch))
+two = CallbackSink(100, lambda batch: one.send(batch))
+one.send("round")
+"""
+
+
+def test_sinks_that_feed_each_other_in_a_circle_end_at_exit_with_a_word():
+    run = [sys.executable, "-W", "error", "-c", CIRCLE]
+    done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=60)
+    assert (
+        "items that are lost: 1, for SinkError('sinks feed each other in a circle')" in done.stderr
+    )
+
+
 def test_a_forked_child_does_not_write_what_its_parent_buffered():
     written = []
     sink = CallbackSink(10, written.extend)

@@ -25,6 +25,7 @@ from walengine.sinks import (
     AsyncLogSink,
     AsyncStatsSink,
     AsyncWalSink,
+    BackpressureError,
     BatchSink,
     CallbackSink,
     FanOutSink,
@@ -294,6 +295,28 @@ def test_after_a_poisoning_and_a_reopen_each_item_is_there_once(path):
         assert records(log) == [b"durable", *(b"item %d" % i for i in range(5)), b"later"]
 
 
+@pytest.mark.parametrize("operation", [_native._FAULT_SYNC, _native._FAULT_WRITE])
+@pytest.mark.parametrize("fills", ["in a flush", "in its send"])
+def test_the_record_that_fills_the_writers_batch_and_meets_poison_is_there_once(
+    path, operation, fills
+):
+    """The writer syncs inside append_batched there, so a sync that fails may leave the record."""
+    config = WalConfig(io=IoUringConfig(registered_buffers=1, buffer_size=4096), backend="pwrite")
+    items = [bytes([i]) * 1000 for i in range(5)]
+    with PortableWalWriter(path, config) as wal:
+        sink = WalSink(wal, capacity=10 if fills == "in a flush" else 5)
+        for item in items[:4]:
+            sink.send(item)
+        _native._fault_set(operation, _native._FAULT_FAIL, errno.EIO)
+        sink.send(items[4])
+        with pytest.raises(WalPoisonedError):
+            sink.flush()
+        _native._fault_clear()
+        wal.reopen()
+        sink.close()
+    assert records(path) == items
+
+
 def test_a_send_that_meets_poison_says_so_next_time(path):
     with PortableWalWriter(path, WalConfig(backend="pwrite")) as wal:
         sink = WalSink(wal, capacity=2)
@@ -418,3 +441,33 @@ def test_async_fan_out_feeds_all_at_once():
         assert fast == slow == bad.items == [0, 1, 2, 3, 4, 5]
 
     asyncio.run(run())
+
+
+class Answering(AsyncStatsSink):
+    """A target of somebody else's, whose methods return something."""
+
+    async def send(self, item):
+        await super().send(item)
+        return item
+
+    def send_nowait(self, item):
+        raise BackpressureError(f"wait with {item}")
+
+    async def flush(self):
+        await super().flush()
+        return 1
+
+    async def aclose(self):
+        await super().aclose()
+        return True
+
+
+def test_what_a_targets_methods_return_is_no_failure():
+    async def body():
+        targets = [Answering(), Answering()]
+        async with AsyncFanOutSink(targets) as sink:
+            await sink.send("item")
+            await sink.flush()
+        return [target.stats().items for target in targets]
+
+    assert asyncio.run(body()) == [1, 1]

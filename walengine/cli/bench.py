@@ -14,9 +14,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from walengine.cli._run import INTERRUPTED, complain, standard_output, write_output
+from walengine.cli._run import FAILED, INTERRUPTED, complain, standard_output, write_output
 from walengine.cli._show import print_json
-from walengine.errors import WalError, WalOSError
+from walengine.errors import WalError
 from walengine.fsync_bench import place
 from walengine.fsync_bench.compare import comparison, comparison_table, read_run
 from walengine.fsync_bench.plot_png import check_matplotlib, write_png
@@ -100,18 +100,18 @@ def fsync(
     if not run.results:
         context.exit(code)
     words = words_of(run)
-    for path, write in (
+    problems = _write_all(
         (csv_file, lambda path: write_csv(run, path)),
         (html_file, lambda path: write_html(run, words, path)),
         (png_file, lambda path: write_png(run, path)),
-    ):
-        if path is not None:
-            _write(path, write)
+    )
     if as_json:
         compared = {"comparison": comparison(run, other)} if other else {}
         print_json(run.as_dict() | words.as_dict() | compared)
     else:
         _print(run, words, other, other_file)
+    for problem in problems:
+        code = complain(problem, code or FAILED)
     context.exit(code)
 
 
@@ -199,12 +199,16 @@ def _see_that_files_can_be_written(*paths: Path | None) -> None:
             raise WalError(f"{path}: there is no such directory to write to. Make it first.")
 
 
-def _write(path: Path, write: Callable[[Path], None]) -> None:
-    try:
-        write(path)
-    except OSError as error:
-        text = f"{path}: {error.strerror}. The figures were measured, and are not in this file."
-        raise WalOSError(text, path=str(path), errno=error.errno) from None
+def _write_all(*files: tuple[Path | None, Callable[[Path], None]]) -> list[str]:
+    """Write the files that were asked for; return what went wrong, for behind the figures."""
+    problems = []
+    for path, write in files:
+        try:
+            if path is not None:
+                write(path)
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}. The figures are not in this file.")
+    return problems
 
 
 def _print(run: Run, words: Words, other: Run | None, other_file: Path | None) -> None:
@@ -218,6 +222,3 @@ def _print(run: Run, words: Words, other: Run | None, other_file: Path | None) -
         console.print(comparison_table(run, other, str(other_file)))
     lines = text.getvalue().splitlines()
     write_output("".join(f"{line if terminal else line.rstrip()}\n" for line in lines))
-
-
-COMMANDS = (bench,)

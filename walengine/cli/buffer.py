@@ -102,6 +102,3 @@ def _facts(entry: ManifestEntry) -> dict[str, Any]:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-COMMANDS = (buffer,)

@@ -136,18 +136,29 @@ def _lock(say: Findings, lock: Path, roots: Roots) -> None:
 def _lock_by_table(say: Findings, lock: Path, error: OSError, roots: Roots) -> None:
     """Look for the lock's inode among all locks: for those who may not open the file."""
     try:
-        inode = lock.lstat().st_ino
+        status = lock.lstat()
     except OSError:
-        inode = None
+        status = None
     table = read_text(roots.proc / "locks")
-    if inode is None or table is None:
+    if status is None or table is None:
         say.note("lock", f"whether a writer is at work cannot be seen: {error_text(error)}")
         return
-    match = re.search(rf"FLOCK\s+\w+\s+\w+\s+(-?\d+)\s+[0-9a-f]+:[0-9a-f]+:{inode}\s", table)
+    match = re.search(rf"FLOCK\s+\w+\s+\w+\s+(-?\d+)\s+{_inode_as_listed(status)}\s", table)
     if match:
         say.note("lock", f"a writer has the log open (process {match[1]})", locked=True)
     else:
         say.ok("lock", "no writer has the log open", locked=False)
+
+
+def _inode_as_listed(status: os.stat_result) -> str:
+    """Return the pattern of a file in /proc/locks: major:minor:inode, the device in hex.
+
+    Where no one device is behind a filesystem (btrfs, overlay), stat tells another number than the
+    table has, and any will do.
+    """
+    major, minor = os.major(status.st_dev), os.minor(status.st_dev)
+    device = f"{major:02x}:{minor:02x}" if major else "[0-9a-f]+:[0-9a-f]+"
+    return f"{device}:{status.st_ino}"
 
 
 def _holder(file: int) -> str:

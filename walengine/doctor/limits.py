@@ -15,6 +15,7 @@ FILES_OF_A_WRITER = 16  # its segments, META, LOCK and directory, its ring and i
 FILES_WANTED = 256
 REGISTERED_FILES = "registered_files"
 NO_LIMIT = resource.RLIM_INFINITY
+ALL_USERS = "0 0 4294967295"  # /proc/self/uid_map where there is no user namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,10 @@ def _locked_memory(
 
 
 def _may_lock_all(roots: Roots) -> bool:
+    """Return whether the limit is none for this process; root of a user namespace has one."""
     capabilities = field(read_text(roots.proc / "self/status"), "CapEff") or "0"
-    return bool(int(capabilities, 16) & CAP_IPC_LOCK)
+    users = (read_text(roots.proc / "self/uid_map") or ALL_USERS).split()
+    return bool(int(capabilities, 16) & CAP_IPC_LOCK) and users == ALL_USERS.split()
 
 
 def _files(say: Findings, limits: Limits, status: IoUringStatus) -> None:

@@ -113,13 +113,17 @@ def _direct(file: int) -> tuple[OSError | None, int | None]:
     """Write past the page cache, in the log's steps, then in smaller and larger ones."""
     if not O_DIRECT or not RWF_DSYNC:
         return OSError(errno.EINVAL, "this system has no O_DIRECT or no RWF_DSYNC"), None
+    flags = fcntl.fcntl(file, fcntl.F_GETFL)
     try:
-        fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | O_DIRECT)
+        fcntl.fcntl(file, fcntl.F_SETFL, flags | O_DIRECT)
     except OSError as error:
         return kept(error), None
     wanted = _write_direct(file, BLOCK_BYTES)
     accepted = (step for step in STEPS_BYTES if _write_direct(file, step) is None)
-    return wanted, next(accepted, None)
+    smallest = next(accepted, None)
+    # What comes next may write single bytes: posix_fallocate does where the kernel cannot allocate.
+    fcntl.fcntl(file, fcntl.F_SETFL, flags)
+    return wanted, smallest
 
 
 def _write_direct(file: int, step_bytes: int) -> OSError | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from walengine.errors import WalError
@@ -24,12 +25,23 @@ def read_run(path: Path) -> Run:
         WalError: There is none in it.
     """
     try:
-        return run_from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return _checked(run_from_dict(json.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
         raise WalError(f"{path}: {error.strerror}.", path=str(path), errno=error.errno) from None
-    except ValueError as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         text = f"{path}: {error}. Give a file made with: walengine bench fsync --json > FILE"
         raise WalError(text, path=str(path)) from None
+
+
+def _checked(run: Run) -> Run:
+    """Return the run if what is computed from its figures can be; raises ValueError."""
+    for result in run.results:
+        for name in ("commits", "bytes", "elapsed_us", "p50_us", "p99_us"):
+            value = getattr(result, name)
+            is_missing = value is None and name in {"p50_us", "p99_us"}
+            if not is_missing and type(value) not in {int, float}:
+                raise ValueError(f"{name} of {result.row.key} is no number")
+    return run
 
 
 def comparison(this: Run, other: Run) -> list[dict[str, Any]]:
@@ -59,7 +71,7 @@ def comparison_table(this: Run, other: Run, name: str) -> Table:
     """Return the comparison as a table; the other run comes from the file of that name."""
     title = f"beside {name} ({other.place.get('directory')}, {other.place.get('time')})"
     table = Table(
-        title=title,
+        title=escape(title),  # names of files are no markup
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,

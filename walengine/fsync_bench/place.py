@@ -90,7 +90,7 @@ def facts_of(directory: Path, roots: Roots | None = None) -> dict[str, Any]:
         "kernel": f"{platform.system()} {platform.release()}",
         "processor": _processor(roots),
         "processors": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 2),
+        "load_before": _load(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "walengine": walengine.__version__,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -110,6 +110,14 @@ def _barriers_off(options: tuple[str, ...]) -> str | None:
         if option in BARRIERS_OFF or option in {"barrier=0", "fsync_mode=nobarrier"}:
             return option
     return None
+
+
+def _load() -> float | None:
+    """Return the load of the last minute; a sandbox may hide it."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except OSError:
+        return None
 
 
 def _processor(roots: Roots) -> str | None:

@@ -41,7 +41,10 @@ def write_png(run: Run, path: Path) -> None:
     _tails(axes[1][0], run)
     _bulk(axes[1][1], run)
     place = run.place
-    figure.suptitle(f"walengine bench fsync: {place.get('directory')} ({place.get('filesystem')})")
+    title = f"walengine bench fsync: {place.get('directory')} ({place.get('filesystem')})"
+    # A directory's name is no formula, and may hold bytes that are no text.
+    shown = title.encode(errors="backslashreplace").decode()
+    figure.suptitle(shown, parse_math=False)
     figure.savefig(path, format="png", dpi=DOTS_PER_INCH)
 
 

@@ -70,7 +70,8 @@ def write_html(run: Run, words: Words, path: Path) -> None:
     Raises:
         OSError: It cannot be written.
     """
-    path.write_text(html_of(run, words), encoding="utf-8")
+    # A directory's name may hold bytes that are no text.
+    path.write_text(html_of(run, words), encoding="utf-8", errors="backslashreplace")
 
 
 def html_of(run: Run, words: Words) -> str:

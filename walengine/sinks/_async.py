@@ -117,6 +117,8 @@ class AsyncShell(Generic[T]):
     async def aclose(self) -> None:
         """Flush, close the destination, refuse what comes."""
         core = self.core
+        if self._closing is not None:
+            self._refuse_reentry()
         while self._closing is not None:  # by another task; if that fails it is our turn
             await asyncio.shield(self._closing)
         if core.state is State.CLOSED:
@@ -139,7 +141,7 @@ class AsyncShell(Generic[T]):
 
     def discard(self) -> list[T]:
         """Give up what waits and return it; what is in flight goes on."""
-        if not self._is_writing:
+        if self.core.in_flight == 0:
             self.destination.forget()
         return self.core.discard()
 
@@ -173,10 +175,13 @@ class AsyncShell(Generic[T]):
         core = self.core
         before = core.kept_error
         position = self._accept(item)
-        if core.kept_error is before or core.kept_error is None:
+        error = core.kept_error
+        if error is None or error is before:
             return
+        core.kept_error = None  # it is this call's, and nobody's whom the withdrawal calls back
         if core.withdraw(position, self.destination.taken()):
-            core.raise_kept()
+            raise error
+        core.kept_error = error
 
     # ---- waiting ---------------------------------------------------------------------------------
 
@@ -188,6 +193,8 @@ class AsyncShell(Generic[T]):
         """Wait until one item has room; others who wait for that come first."""
         self._enter()
         self.core.raise_kept()
+        if self._must_wait():
+            self._refuse_reentry()
         self._queued += 1
         try:
             async with self._turn:
@@ -203,13 +210,17 @@ class AsyncShell(Generic[T]):
         if not self._is_writing:
             self.core.raise_kept()
             return
-        if asyncio.current_task() is self._task:
-            raise SinkError(f"{self.core.name}: called by its own destination in mid-write")
+        self._refuse_reentry()
         error = await asyncio.shield(self._outcome)
         if error is not None:
             if self.core.kept_error is error:
                 self.core.kept_error = None
             raise error
+
+    def _refuse_reentry(self) -> None:
+        """Refuse to wait, in a write, for what can only follow it."""
+        if self._is_writing and asyncio.current_task() is self._task:
+            raise SinkError(f"{self.core.name}: called by its own destination in mid-write")
 
     async def _drain(self) -> None:
         """Write what was accepted up to now."""
@@ -262,28 +273,32 @@ class AsyncShell(Generic[T]):
 
     def _settle(self, error: BaseException | None) -> None:
         """End the write; tell who waits; begin the next one if it is due."""
-        core = self.core
-        self._is_writing, self._task = False, None
-        if error is None:
-            core.succeed()
-            self._tell(None)
-        else:
-            core.fail()
-            if isinstance(error, Exception):
-                with_note(error, f"{core.name}: {KEPT}")
-                core.kept_error = error
-                self._tell(error)
+        core, told = self.core, self._told(error)
+        try:
+            # What this calls back finds a write under way: it may send, and begins no other write.
+            if error is None:
+                core.succeed()
             else:
-                self._tell(SinkError(f"{core.name}: the write was cancelled. {KEPT}"))
+                core.fail()
+        finally:
+            self._is_writing, self._task = False, None
+            if isinstance(error, Exception):
+                core.kept_error = error
+            if not self._outcome.get_loop().is_closed():
+                self._outcome.set_result(told)
         if error is None and core.items and core.is_due():
             self._begin()
         else:
             self._set_timer(retry=error is not None)
 
-    def _tell(self, error: Exception | None) -> None:
-        """Wake who waits for the write."""
-        if not self._outcome.get_loop().is_closed():
-            self._outcome.set_result(error)
+    def _told(self, error: BaseException | None) -> Exception | None:
+        """Return what those who wait for the write are told of its end."""
+        if isinstance(error, Exception):
+            with_note(error, f"{self.core.name}: {KEPT}")
+            return error
+        if error is None:
+            return None
+        return SinkError(f"{self.core.name}: the write was cancelled. {KEPT}")
 
     # ---- age -------------------------------------------------------------------------------------
 

@@ -41,7 +41,10 @@ class _Observable(Generic[T]):
         return self._core.state is State.CLOSED
 
     def add_batch_listener(self, listener: Callable[[int], object]) -> None:
-        """Have listener called with the number of items of each batch written from now on."""
+        """Have listener called with the number of items of each batch written from now on.
+
+        It may send. What it raises is logged.
+        """
         self._core.listeners.append(listener)
 
     def __repr__(self) -> str:

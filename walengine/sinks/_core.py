@@ -121,9 +121,10 @@ class Core(Generic[T]):
         if self._max_age is not None:
             self._times.append(self.options.clock())
         self.items.append(item)
+        position = self.accepted
         self.accepted += 1
-        self.note_level()
-        return self.accepted - 1
+        self.note_level()  # which may call back, and accept another one
+        return position
 
     def withdraw(self, position: int, taken: int) -> bool:
         """Take an item back out whose send is going to raise, unless that is too late.
@@ -183,7 +184,10 @@ class Core(Generic[T]):
             self.kept_error = None
         self.note_level()
         for listener in self.listeners:
-            listener(count)
+            try:
+                listener(count)
+            except Exception:
+                log.exception("%s: a batch listener failed", self.name)
 
     def fail(self) -> None:
         """The destination has not: everything stays as it stands."""

@@ -7,13 +7,14 @@ it buffered flushed.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
-class Destination(Generic[T]):
+class Destination(ABC, Generic[T]):
     """Takes batches, whole or in parts.
 
     ``write`` is called with the leading items of the buffer until it succeeds; between two attempts
@@ -25,9 +26,9 @@ class Destination(Generic[T]):
         """Return the item as it is to be buffered, or raise if it can never be written."""
         return item
 
+    @abstractmethod
     def write(self, batch: list[T]) -> Awaitable[None] | None:
         """Take the batch, at once or (in asynchronous sinks) when the awaitable is done."""
-        raise NotImplementedError
 
     def taken(self) -> int:
         """Return how many leading items are already somewhere, though their write failed."""

@@ -100,8 +100,14 @@ class Shell(Generic[T]):
             if self.core.state is State.CLOSED:
                 return
             self._refuse_reentry()
-            self._drain()
-            self.destination.close()
+            # A nested send would stay behind in a closed sink: it is refused.
+            self.core.state = State.CLOSING
+            try:
+                self._drain()
+                self.destination.close()
+            except BaseException:
+                self.core.state = State.OPEN
+                raise
             self.core.state = State.CLOSED
             open_shells.discard(self)
 
@@ -114,19 +120,28 @@ class Shell(Generic[T]):
 
     def finish(self) -> None:
         """Flush a sink that nobody closed; there is no caller to tell of a failure."""
-        core = self.core
-        if core.state is State.CLOSED or not core.items:
-            return
+        error = self.flush_left()
+        if error is not None:
+            self.tell_loss(error)
+
+    def flush_left(self) -> Exception | None:
+        """Flush what is left in a sink that nobody closed; return what went wrong."""
+        if self.core.state is State.CLOSED or not self.core.items:
+            return None
         try:
             self.flush()
         except Exception as error:  # noqa: BLE001 (whatever a destination raises)
-            # There is no caller whose place a traceback would show.
-            log.error(  # noqa: TRY400
-                "%s was not closed; items that are lost: %d, for %r",
-                core.name,
-                len(core.items),
-                error,
-            )
+            return error
+        return None
+
+    def tell_loss(self, error: Exception) -> None:
+        """Say how much is lost; there is no caller whose place a traceback would show."""
+        log.error(
+            "%s was not closed; items that are lost: %d, for %r",
+            self.core.name,
+            len(self.core.items),
+            error,
+        )
 
     def after_fork_in_child(self) -> None:
         """Become an empty sink; the parent's threads may have held the lock."""
@@ -183,8 +198,21 @@ open_shells: WeakSet[Shell[Any]] = WeakSet()
 
 
 def _at_exit() -> None:
+    """Flush what nobody closed, in rounds: a sink may feed one that had its turn before."""
+    failed: dict[Shell[Any], Exception] = {}
+    for _ in range(len(open_shells)):
+        left = [shell for shell in open_shells if shell.core.items and shell not in failed]
+        for shell in left:
+            error = shell.flush_left()
+            if error is not None:
+                failed[shell] = error
+        if not left:
+            break
     for shell in list(open_shells):
-        shell.finish()
+        if shell.core.items and shell not in failed:
+            failed[shell] = SinkError("sinks feed each other in a circle")
+    for shell, error in failed.items():
+        shell.tell_loss(error)
 
 
 def _in_child() -> None:

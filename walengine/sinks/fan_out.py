@@ -146,7 +146,7 @@ async def _failures(
     for i, result in zip(numbers, results, strict=True):
         if isinstance(result, Exception):
             failures.append((i, result))
-        elif result is not None:
+        elif isinstance(result, BaseException):
             raise result  # cancelled with its loop
     return failures
 

@@ -67,6 +67,8 @@ class LogSink(BufferedSink[str]):
 
     A line gets a newline where it has none at its end. The writer is flushed after each batch and
     never closed. Flushed means handed to the operating system, if the writer is a file; not synced.
+    A ``write`` that raises counts as one that took nothing: a file that took part of a batch before
+    the disk was full gets those lines again.
 
     Args:
         writer: An open text file, or anything else with ``write(str)`` and ``flush()``.

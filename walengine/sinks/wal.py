@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from walengine.errors import RecordTooLargeError, WalError
+from walengine.errors import RecordTooLargeError, WalError, WalPoisonedError
 from walengine.reader import replay
 from walengine.sinks._buffered import AsyncBufferedSink, BufferedSink
 from walengine.sinks._destination import Destination, InThread
@@ -32,6 +32,7 @@ class _Log(Destination["ReadableBuffer"]):
 
     def __init__(self, wal: PortableWalWriter) -> None:
         self._wal = wal
+        self._poison: WalPoisonedError | None = None  # the last one met
         self.forget()
 
     def forget(self) -> None:
@@ -60,10 +61,20 @@ class _Log(Destination["ReadableBuffer"]):
         if self._appended == 0:
             self._first_lsn = wal.last_lsn + 1
         for item in batch[self._appended :]:
-            wal.append_batched(item)
-            self._appended += 1
+            self._append(item)
         wal.flush_batch()
         self.forget()
+
+    def _append(self, item: ReadableBuffer) -> None:
+        """Stage one item; where that fills the writer's batch, it is written and synced."""
+        try:
+            self._wal.append_batched(item)
+        except WalPoisonedError as error:
+            if error is not self._poison:  # this very call met it: the log may have the item
+                self._poison = error
+                self._appended += 1
+            raise
+        self._appended += 1
 
     def taken(self) -> int:
         """Return how many items the log may have."""

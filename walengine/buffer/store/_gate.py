@@ -109,7 +109,16 @@ class Gate:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         lock = os.open(LOCK, flags, self._modes.file, dir_fd=self._tree.own)
         _locked.add(lock)
+        self._widen(lock)
         return lock
+
+    def _widen(self, lock: int) -> None:
+        """Give a lock file of ours that was just made what the umask took off its mode."""
+        found = os.fstat(lock)
+        is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1
+        is_narrow = stat.S_IMODE(found.st_mode) != self._modes.file
+        if is_plain and is_narrow and found.st_uid == os.geteuid():
+            os.fchmod(lock, self._modes.file)
 
     def _wait(self, lock: int, kind: int, deadline: float) -> None:
         while True:

@@ -66,7 +66,7 @@ class Tree:
         self._modes = modes
         # Directories whose own entries are known to be synced, by this process.
         self._synced: set[str] = set()
-        _make_with_parents(path, modes)
+        _make_root(path, modes)
         # The user's own path may lead through links: only what is below is not the user's word.
         self.root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.own = -1
@@ -128,7 +128,12 @@ class Tree:
     def _make(self, segment: str, parent: int) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(segment, self._modes.directory, dir_fd=parent)
-            os.chmod(segment, self._modes.directory, dir_fd=parent)
+            # By descriptor: whoever shares the directory may have put a link in its place.
+            made = os.open(segment, _DIRECTORY, dir_fd=parent)
+            try:
+                _set_mode(made, self._modes.directory)
+            finally:
+                os.close(made)
         # Also where it was there: who made it may have died before this.
         os.fsync(parent)
 
@@ -158,6 +163,22 @@ def split(name: str) -> tuple[str, str]:
     return directory, last
 
 
+def _make_root(path: Path, modes: Modes) -> None:
+    """Make the store's directory where it is missing; its entry above it is durable.
+
+    One that is there and holds no store yet may have been made a moment ago, by its owner or by a
+    process that died before this.
+    """
+    if not path.is_dir():
+        _make_with_parents(path, modes)
+    elif not (path / OWN_DIRECTORY).exists():
+        above = path / ".."
+        if above.stat().st_dev != path.stat().st_dev:
+            return  # mounted here: its entry is no matter of files
+        with contextlib.suppress(PermissionError):  # a place that its owner may not look into
+            _sync_directory(above)
+
+
 def _make_with_parents(path: Path, modes: Modes) -> None:
     """Make a directory and what is missing above it; each one's entry is durable."""
     if path.is_dir():
@@ -165,12 +186,26 @@ def _make_with_parents(path: Path, modes: Modes) -> None:
     _make_with_parents(path.parent, modes)
     with contextlib.suppress(FileExistsError):
         path.mkdir(modes.directory)
-        path.chmod(modes.directory)
-    parent = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        _set_mode(path, modes.directory)
+    _sync_directory(path.parent)
+
+
+def _set_mode(made: int | Path, mode: int) -> None:
+    """Set a new directory's mode whatever the umask; it keeps the group that it was made with.
+
+    The set-group-ID bit, which it has from the directory above, is how users of a group share what
+    they make, each with a first group of its own.
+    """
+    kept = os.stat(made).st_mode & stat.S_ISGID  # noqa: PTH116 (or a descriptor)
+    os.chmod(made, mode | kept)  # noqa: PTH101
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(parent)
+        os.fsync(descriptor)
     finally:
-        os.close(parent)
+        os.close(descriptor)
 
 
 def _refuse_network_filesystem(root: int, path: Path) -> None:
@@ -194,9 +229,10 @@ def filesystem_of(descriptor: int) -> str | None:
     except OSError:
         return None
     mount = next((line.split()[1] for line in facts.splitlines() if line.startswith("mnt_id:")), "")
-    for line in mounts.splitlines():
-        if mount and line.split()[0] == mount:
-            return line.partition(" - ")[2].split()[0]
+    # Not splitlines(): the kernel escapes no other ends of line that a mount point may have.
+    for line in mounts.split("\n"):
+        if mount and line.startswith(f"{mount} "):
+            return line.partition(" - ")[2].split(" ")[0]
     return None
 
 

@@ -17,6 +17,7 @@ every configured secret.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from walengine.buffer.errors import ObjectTooLargeError, StorageError, UnsupportedStoreError
+from walengine.buffer.errors import StorageError, UnsupportedStoreError
 from walengine.buffer.store.port import (
     NOT_MODIFIED,
     Data,
@@ -32,7 +33,9 @@ from walengine.buffer.store.port import (
     StoredObject,
     Unchanged,
     check_name,
+    check_open,
     check_prefix,
+    check_size,
 )
 from walengine.buffer.store_config import (
     AwsObjectStoreConfig,
@@ -52,6 +55,9 @@ _SECRET_MIN = 8
 
 # A reply that takes longer is given up: the producer's own rules go on from there.
 REQUEST_TIMEOUT_S = 30.0
+# A request's time holds for its body, too, and a producer has several batches under way. With one
+# limit for all sizes, a line that they share would end every one of them, for ever.
+SLOWEST_BYTES_PER_S = 512 * 1024
 CONNECT_TIMEOUT_S = 5.0
 _RETRIES_MAX = 5
 _RETRYING_MAX = timedelta(seconds=60)
@@ -70,7 +76,8 @@ class CloudStore:
 
     Args:
         config: Which, and how to get in.
-        request_timeout_s: Seconds for one request with its reply.
+        request_timeout_s: Seconds for one request with its reply; a ``put`` has some more for its
+            bytes.
 
     Raises:
         UnsupportedStoreError: The package obstore is missing.
@@ -90,10 +97,15 @@ class CloudStore:
             "timeout": timedelta(seconds=request_timeout_s),
             "connect_timeout": timedelta(seconds=min(CONNECT_TIMEOUT_S, request_timeout_s)),
         }
+        self._request_timeout_s = request_timeout_s
+        self._putters: dict[int, Any] = {}  # by how often the time for a request is doubled
         with self._failing("open", ""):
             make = _maker(config)
-            self._patient = make(options, {"max_retries": _RETRIES_MAX,
-                                           "retry_timeout": _RETRYING_MAX})  # fmt: skip
+            patience: RetryConfig = {"max_retries": _RETRIES_MAX, "retry_timeout": _RETRYING_MAX}
+            self._make_putter: Callable[[float], Any] = lambda seconds: make(
+                options | {"timeout": timedelta(seconds=seconds)}, patience
+            )
+            self._patient = self._putter(0)
             self._once = make(options, {"max_retries": 0, "retry_timeout": timedelta(0)})
         self._closed = False
 
@@ -127,7 +139,8 @@ class CloudStore:
     async def put(self, name: str, data: Data) -> None:
         """Write the object, over whatever is there."""
         with self._failing("write", check_name(name), writes=True):
-            await self._patient.put_async(name, _body(data), use_multipart=False)
+            body = _body(data)
+            await self._putter(len(body)).put_async(name, body, use_multipart=False)
 
     async def create(self, name: str, data: Data) -> str | None:
         """Write the object only if there is none."""
@@ -179,6 +192,14 @@ class CloudStore:
 
     # ---- helpers ---------------------------------------------------------------------------------
 
+    def _putter(self, size_bytes: int) -> Any:
+        """Return a patient client whose requests have time for so many bytes on a slow line."""
+        least_s = self._request_timeout_s + size_bytes / SLOWEST_BYTES_PER_S
+        doublings = math.ceil(math.log2(least_s / self._request_timeout_s))
+        if doublings not in self._putters:
+            self._putters[doublings] = self._make_putter(self._request_timeout_s * 2**doublings)
+        return self._putters[doublings]
+
     async def _get(
         self, name: str, etag: str | None, max_bytes: int | None
     ) -> StoredObject | Unchanged | None:
@@ -197,12 +218,12 @@ class CloudStore:
     async def _read(self, name: str, found: GetResult, max_bytes: int | None) -> bytes:
         """Read the body, which must be as long as its head says, and no longer than allowed."""
         size_bytes = found.meta["size"]
-        self._refuse_large(name, size_bytes, max_bytes)
+        check_size(self.url, name, size_bytes, max_bytes)
         parts = []
         read_bytes = 0
         async for part in found.stream(min_chunk_size=_CHUNK_BYTES):
             read_bytes += len(part)
-            self._refuse_large(name, read_bytes, max_bytes)
+            check_size(self.url, name, read_bytes, max_bytes)
             parts.append(part)
         if read_bytes != size_bytes:
             raise StorageError(
@@ -219,19 +240,10 @@ class CloudStore:
             )
         return str(etag)
 
-    def _refuse_large(self, name: str, size_bytes: int, max_bytes: int | None) -> None:
-        if max_bytes is not None and size_bytes > max_bytes:
-            raise ObjectTooLargeError(
-                f"{self.url}: {name} has more than the {max_bytes} bytes allowed",
-                object=name,
-                max_bytes=max_bytes,
-            )
-
     @contextmanager
     def _failing(self, verb: str, name: str, *, writes: bool = False) -> Iterator[None]:
         """Turn what obstore raises in the block into a StorageError without secrets."""
-        if getattr(self, "_closed", False):
-            raise StorageError(f"{self.url}: the store is closed; open it again")
+        check_open(self.url, is_closed=getattr(self, "_closed", False))
         try:
             yield
         except (self._failures.BaseError, OSError) as error:

@@ -1,0 +1,33 @@
+"""What a caller may give as a record, and the copy of it that is safe from later changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+Check = Callable[[int], None]
+"""Raises if a record of so many bytes is not taken."""
+
+
+def copied(data: ReadableBuffer, check: Check) -> bytes:
+    """Return the bytes of any contiguous object, as they are now."""
+    if isinstance(data, str):
+        raise TypeError("a record is bytes, not str: encode the text first")
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise TypeError("a record must be contiguous in memory: pass bytes(...) of it")
+    check(view.nbytes)
+    return view.tobytes()
+
+
+def copied_all(records: Iterable[ReadableBuffer], check: Check) -> list[bytes]:
+    """Return the bytes of each, as they are now; refuse all if one is too large."""
+    if isinstance(records, (str, bytes, bytearray, memoryview)):
+        raise TypeError("append_many takes an iterable of records; use append for a single one")
+    copies = [data if type(data) is bytes else copied(data, check) for data in records]
+    if copies:
+        check(max(map(len, copies)))
+    return copies

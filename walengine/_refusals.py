@@ -1,0 +1,44 @@
+"""Why a writer takes nothing, or not this record: the errors that both writers share."""
+
+from __future__ import annotations
+
+from walengine._status import sentence
+from walengine.errors import ForkedError, RecordTooLargeError, WalClosedError, WalPoisonedError
+from walengine.types import Lsn
+
+
+def forked(path: str) -> ForkedError:
+    """Return the error of a handle that fork() copied."""
+    message = "the writer belongs to the parent process"
+    return ForkedError(sentence(path, message, "Open the log anew in this one"), path=path)
+
+
+def closed(path: str) -> WalClosedError:
+    """Return the error of a handle that was closed."""
+    return WalClosedError(sentence(path, "the writer is closed", "Open the log anew"), path=path)
+
+
+def too_large(path: str, size: int, limit: int) -> RecordTooLargeError:
+    """Return the error of a record of size bytes."""
+    message = f"a record of {size} bytes exceeds max_record_bytes={limit}"
+    hint = "Split the record or raise max_record_bytes"
+    return RecordTooLargeError(sentence(path, message, hint), path=path)
+
+
+def with_loss(error: WalPoisonedError, durable: Lsn, lost: range) -> WalPoisonedError:
+    """Return the poison with the records that it may cost."""
+    if lost:
+        span = f"LSN {lost[0]}" if len(lost) == 1 else f"LSNs {lost[0]} to {lost[-1]}"
+        loss = f"{span} may be lost"
+    else:
+        loss = "Nothing was lost"
+    return WalPoisonedError(
+        f"{error} {loss}; everything up to LSN {durable} is durable.",
+        durable_lsn=durable,
+        lost=lost,
+        path=error.path,
+        segment=error.segment,
+        offset=error.offset,
+        lsn=error.lsn,
+        errno=error.errno,
+    )
