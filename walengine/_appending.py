@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from threading import get_ident
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from walengine._handover import HandOver
+from walengine._records import copied
 from walengine._staging import Staged
 from walengine.errors import WalError, WalFullError, WalPoisonedError
 from walengine.types import Lsn
@@ -187,22 +188,9 @@ class Appending(HandOver):
 
     # ---- records ---------------------------------------------------------------------------------
 
-    def _copied(self, data: ReadableBuffer) -> bytes:
-        """Return the bytes of any other contiguous object, as they are now."""
-        if isinstance(data, str):
-            raise TypeError("a record is bytes, not str: encode the text first")
-        view = memoryview(data)
-        if not view.c_contiguous:
-            raise TypeError("a record must be contiguous in memory: pass bytes(...) of it")
-        if view.nbytes > self._limit:
-            raise self._refusal(view.nbytes)
-        return view.tobytes()
-
-    def _copied_all(self, records: Iterable[ReadableBuffer]) -> list[bytes]:
-        """Return the bytes of each, as they are now; refuse all if one is too large."""
-        if isinstance(records, (str, bytes, bytearray, memoryview)):
-            raise TypeError("append_many takes an iterable of records; use append for a single one")
-        copies = [data if type(data) is bytes else self._copied(data) for data in records]
-        if copies and (size := max(map(len, copies))) > self._limit:
+    def _check(self, size: int) -> None:
+        if size > self._limit:
             raise self._refusal(size)
-        return copies
+
+    def _copied(self, data: ReadableBuffer) -> bytes:
+        return copied(data, self._check)

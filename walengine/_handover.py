@@ -34,13 +34,10 @@ from collections.abc import Sequence
 from enum import IntEnum
 from time import perf_counter
 
+from walengine import _refusals
 from walengine._native_writer import NativeWriter
 from walengine._staging import Staged, pieces, record_bytes
-from walengine._status import sentence
 from walengine.errors import (
-    ForkedError,
-    RecordTooLargeError,
-    WalClosedError,
     WalError,
     WalFullError,
     WalPoisonedError,
@@ -314,18 +311,13 @@ class HandOver:
 
     def _refusal(self, size: int) -> WalError:
         """Return the reason why nothing, or nothing of this size, is taken."""
-        path = self._path
         if self._state is State.FORKED:
-            message = "the writer belongs to the parent process"
-            return ForkedError(sentence(path, message, "Open the log anew in this one"), path=path)
+            return _refusals.forked(self._path)
         if self._state is not State.OPEN:
-            text = sentence(path, "the writer is closed", "Open the log anew")
-            return WalClosedError(text, path=path)
+            return _refusals.closed(self._path)
         if self._poison is not None:
             return self._poison.with_traceback(None)
-        message = f"a record of {size} bytes exceeds max_record_bytes={self._record_bytes_max}"
-        hint = "Split the record or raise max_record_bytes"
-        return RecordTooLargeError(sentence(path, message, hint), path=path)
+        return _refusals.too_large(self._path, size, self._record_bytes_max)
 
     def _poisoned(self, error: WalPoisonedError) -> WalPoisonedError:
         """Return the one error of this poisoning; the first to come makes it.
@@ -340,7 +332,7 @@ class HandOver:
                 return self._former_poison.with_traceback(None)  # cured since the call failed
             durable = int(position.durable_lsn)
             lost = range(durable + 1, self._last_lsn() + 1)
-            self._poison = _with_loss(error, durable, lost)
+            self._poison = _refusals.with_loss(error, durable, lost)
             self._staged, self._staged_bytes = [], 0
             self._limit = -1
             return self._poison
@@ -359,21 +351,3 @@ class HandOver:
         self._state = State.FORKED
         self._limit = -1
         self._reset()
-
-
-def _with_loss(error: WalPoisonedError, durable: Lsn, lost: range) -> WalPoisonedError:
-    if lost:
-        span = f"LSN {lost[0]}" if len(lost) == 1 else f"LSNs {lost[0]} to {lost[-1]}"
-        loss = f"{span} may be lost"
-    else:
-        loss = "Nothing was lost"
-    return WalPoisonedError(
-        f"{error} {loss}; everything up to LSN {durable} is durable.",
-        durable_lsn=durable,
-        lost=lost,
-        path=error.path,
-        segment=error.segment,
-        offset=error.offset,
-        lsn=error.lsn,
-        errno=error.errno,
-    )

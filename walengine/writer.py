@@ -17,6 +17,7 @@ from walengine import _lifecycle
 from walengine._appending import Appending
 from walengine._handover import State
 from walengine._opening import log_recovery, open_native, snapshot
+from walengine._records import copied_all
 from walengine.backend import log_backend
 from walengine.config import IoUringConfig, WalConfig, normalised
 from walengine.errors import WalError
@@ -226,7 +227,7 @@ class PortableWalWriter(Appending):
                 stays so: do not append them again, make room and call ``flush_batch()``.
             WalPoisonedError: A write or sync failed; see ``reopen()``.
         """
-        copies = self._copied_all(records)
+        copies = copied_all(records, self._check)
         if atomic and copies:
             return self._append_group(copies, durable=durable)
         lsns, is_full = self._stage_all(copies)
