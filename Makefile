@@ -107,7 +107,8 @@ test-deps: ## Install the Debian packages that the whole test suite needs (root)
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
 	    -o DPkg::Lock::Timeout=300 --no-install-recommends \
 	    gcc make clang libclang-rt-$$clang-dev \
-	    e2fsprogs xfsprogs btrfs-progs mount strace fuse3 libfuse3-3
+	    e2fsprogs xfsprogs btrfs-progs mount strace fuse3 libfuse3-3 \
+	    postgresql util-linux
 
 # ---- the C suites --------------------------------------------------------------------------------
 
