@@ -2,10 +2,20 @@
 
 from walengine.buffer.compression import CompressionType
 from walengine.buffer.config import ConsumerConfig, ProducerConfig
+from walengine.buffer.database import (
+    AsyncDatabaseSink,
+    AsyncPostgresSink,
+    AsyncSqliteSink,
+    DatabaseSink,
+    DatabaseSinkStats,
+    PostgresSink,
+    SqliteSink,
+)
 from walengine.buffer.errors import (
     AckOrderError,
     BackpressureError,
     BatchMissingError,
+    DatabaseError,
     FencedError,
     FormatError,
     InvalidInputError,
@@ -22,10 +32,16 @@ from walengine.buffer.store_config import ObjectStoreConfig
 
 __all__ = [
     "AckOrderError",
+    "AsyncDatabaseSink",
+    "AsyncPostgresSink",
+    "AsyncSqliteSink",
     "BackpressureError",
     "BatchMissingError",
     "CompressionType",
     "ConsumerConfig",
+    "DatabaseError",
+    "DatabaseSink",
+    "DatabaseSinkStats",
     "FencedError",
     "FormatError",
     "InvalidInputError",
@@ -33,9 +49,11 @@ __all__ = [
     "ObjectStoreConfig",
     "ObjectTooLargeError",
     "PairingError",
+    "PostgresSink",
     "ProducerConfig",
     "QueueError",
     "SequenceGapError",
+    "SqliteSink",
     "StaleBatchError",
     "StorageError",
     "UnsupportedStoreError",
