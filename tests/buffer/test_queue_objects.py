@@ -75,7 +75,7 @@ def test_of_two_swaps_from_one_snapshot_one_is_made(run, store):
             mine, theirs = await one.read_manifest(), await two.read_manifest()
             more = mine.manifest.append([Listing("ingest/more")])
             assert await one.swap(mine, more) is not None
-            assert await two.swap(theirs, make(theirs.manifest).raise_epoch()) is None
+            assert await two.swap(theirs, more.raise_epoch()) is None
         assert (await two.read_manifest()).manifest.epoch == 0
 
     run(scenario())

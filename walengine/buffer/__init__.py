@@ -1,7 +1,15 @@
 """An ordered queue made of objects and one manifest in an object store."""
 
+from walengine.buffer.collector import Collection, collect_garbage
 from walengine.buffer.compression import CompressionType
 from walengine.buffer.config import ConsumerConfig, ProducerConfig
+from walengine.buffer.consumer import (
+    AsyncConsumer,
+    BatchDescriptor,
+    ConsumedBatch,
+    ConsumerFetchHandle,
+    ConsumerStats,
+)
 from walengine.buffer.database import (
     AsyncDatabaseSink,
     AsyncPostgresSink,
@@ -11,6 +19,7 @@ from walengine.buffer.database import (
     PostgresSink,
     SqliteSink,
 )
+from walengine.buffer.entry import Metadata
 from walengine.buffer.errors import (
     AckOrderError,
     BackpressureError,
@@ -28,17 +37,25 @@ from walengine.buffer.errors import (
     StorageError,
     UnsupportedStoreError,
 )
+from walengine.buffer.pairing import Adoption, adopt
 from walengine.buffer.store_config import ObjectStoreConfig
 
 __all__ = [
     "AckOrderError",
+    "Adoption",
+    "AsyncConsumer",
     "AsyncDatabaseSink",
     "AsyncPostgresSink",
     "AsyncSqliteSink",
     "BackpressureError",
+    "BatchDescriptor",
     "BatchMissingError",
+    "Collection",
     "CompressionType",
+    "ConsumedBatch",
     "ConsumerConfig",
+    "ConsumerFetchHandle",
+    "ConsumerStats",
     "DatabaseError",
     "DatabaseSink",
     "DatabaseSinkStats",
@@ -46,6 +63,7 @@ __all__ = [
     "FormatError",
     "InvalidInputError",
     "ManifestLostError",
+    "Metadata",
     "ObjectStoreConfig",
     "ObjectTooLargeError",
     "PairingError",
@@ -57,4 +75,6 @@ __all__ = [
     "StaleBatchError",
     "StorageError",
     "UnsupportedStoreError",
+    "adopt",
+    "collect_garbage",
 ]
