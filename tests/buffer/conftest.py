@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import servers
 from needs import needs_package, needs_postgres, needs_s3_server
+from places import memory_path  # noqa: F401 (a fixture)
 
 from walengine.buffer import ObjectStoreConfig
 from walengine.buffer.store.local import LocalStore

@@ -32,9 +32,9 @@ from walengine.buffer.entry import Metadata
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def place(request, tmp_path):
+def place(request, memory_path):
     if request.param == "sqlite":
-        yield SqlitePlace(tmp_path / "rows.db")
+        yield SqlitePlace(memory_path / "rows.db")
         return
     made = PostgresPlace(request.getfixturevalue("postgres_server"))
     yield made
@@ -163,7 +163,7 @@ def test_a_sequence_that_no_table_can_hold_is_refused(place, sequence):
 
 
 def test_sinks_of_other_names_have_their_own_state(place):
-    with place.sink(name="one") as one, place.sink(name="two", state_table="odd; na\"me") as two:
+    with place.sink(name="one") as one, place.sink(name="two", state_table='odd; na"me') as two:
         one.write(batch(5))
         assert two.start_sequence() is None
         assert two.write(batch(5))

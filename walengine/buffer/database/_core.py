@@ -29,12 +29,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from walengine.buffer.database._port import Batch, Database, Row, ToRows
 from walengine.buffer.database._rows import rows_of
@@ -49,6 +49,8 @@ from walengine.buffer.errors import (
 from walengine.buffer.location import identity_of
 
 __all__ = ["DEDUPE_RETENTION", "DatabaseSink", "DatabaseSinkStats"]
+
+T = TypeVar("T")
 
 DEDUPE_RETENTION: Final = timedelta(days=30)
 """How long identities are kept: far longer than a producer tries a batch again by itself."""
@@ -240,7 +242,8 @@ class DatabaseSink:
         database = self._database
         self._settled = False
         try:
-            self._begin()
+            with self._failing("begin a transaction"):
+                self._reconnecting(database.begin)
             with self._failing("move the sequence"):
                 moved = (
                     database.insert_state(sequence)
@@ -272,16 +275,16 @@ class DatabaseSink:
             self._rows += len(rows)
         return new
 
-    def _begin(self) -> None:
-        """Begin; a connection that was lost while nothing was under way is made anew, once."""
-        with self._failing("begin a transaction"):
-            try:
-                self._database.begin()
-            except self._database.failures:
-                if not self._database.lost:
-                    raise
-                self._database.open()
-                self._database.begin()
+    def _reconnecting(self, step: Callable[[], T]) -> T:
+        """Do what begins something; a connection lost since then is made anew, once."""
+        self._database.open()
+        try:
+            return step()
+        except self._database.failures:
+            if not self._database.lost:
+                raise
+            self._database.open()
+            return step()
 
     def _read(self) -> None:
         """Learn where the row is.
@@ -290,8 +293,7 @@ class DatabaseSink:
             SequenceGapError: It is behind what this sink knew.
         """
         with self._failing("read the state"):
-            self._database.open()
-            stored = self._database.read_state()
+            stored = self._reconnecting(self._database.read_state)
         if stored is not None and None not in (stored.queue, self._queue):
             self._check_queue(stored.queue)
         sequence = None if stored is None else stored.sequence
