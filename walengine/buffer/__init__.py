@@ -38,6 +38,14 @@ from walengine.buffer.errors import (
     UnsupportedStoreError,
 )
 from walengine.buffer.pairing import Adoption, adopt
+from walengine.buffer.producer import (
+    AsyncProducer,
+    AsyncWatcher,
+    Producer,
+    ProducerStats,
+    Watcher,
+    WriteHandle,
+)
 from walengine.buffer.store_config import ObjectStoreConfig
 
 __all__ = [
@@ -46,7 +54,9 @@ __all__ = [
     "AsyncConsumer",
     "AsyncDatabaseSink",
     "AsyncPostgresSink",
+    "AsyncProducer",
     "AsyncSqliteSink",
+    "AsyncWatcher",
     "BackpressureError",
     "BatchDescriptor",
     "BatchMissingError",
@@ -68,13 +78,17 @@ __all__ = [
     "ObjectTooLargeError",
     "PairingError",
     "PostgresSink",
+    "Producer",
     "ProducerConfig",
+    "ProducerStats",
     "QueueError",
     "SequenceGapError",
     "SqliteSink",
     "StaleBatchError",
     "StorageError",
     "UnsupportedStoreError",
+    "Watcher",
+    "WriteHandle",
     "adopt",
     "collect_garbage",
 ]
