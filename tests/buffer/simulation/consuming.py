@@ -134,6 +134,7 @@ class Drain:
         if not await self.connection.transact(known, sequence, None, []):
             raise TakenOverError
         await self.again(lambda: consumer.skip(sequence, "its object is gone"))
+        await self.acknowledge(consumer, sequence)
         return sequence
 
     async def acknowledge(self, consumer, sequence):

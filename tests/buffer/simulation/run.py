@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import warnings
 from collections import Counter
 from typing import NamedTuple
@@ -143,7 +145,7 @@ class Run:
 def run(seed, **mutant):
     """Run a seed to its verdict."""
     simulated = Run(seed, **mutant)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), silence():
         # What a killed process leaves open is nobody's mistake.
         warnings.simplefilter("ignore", ResourceWarning)
         try:
@@ -161,6 +163,18 @@ def run(seed, **mutant):
     counts["calls durable"] = len(simulated.oracle.durable)
     counts += simulated.nemesis.counts
     return Verdict(seed, simulated.plan.kind, violation, simulated.world.trace, counts)
+
+
+@contextlib.contextmanager
+def silence():
+    """Keep what the buffer logs of all these troubles to itself."""
+    log = logging.getLogger("walengine.buffer")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def uncaught(world):
