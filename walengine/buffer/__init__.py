@@ -7,8 +7,10 @@ from walengine.buffer.consumer import (
     AsyncConsumer,
     BatchDescriptor,
     ConsumedBatch,
+    Consumer,
     ConsumerFetchHandle,
     ConsumerStats,
+    FetchHandle,
 )
 from walengine.buffer.database import (
     AsyncDatabaseSink,
@@ -63,6 +65,7 @@ __all__ = [
     "Collection",
     "CompressionType",
     "ConsumedBatch",
+    "Consumer",
     "ConsumerConfig",
     "ConsumerFetchHandle",
     "ConsumerStats",
@@ -70,6 +73,7 @@ __all__ = [
     "DatabaseSink",
     "DatabaseSinkStats",
     "FencedError",
+    "FetchHandle",
     "FormatError",
     "InvalidInputError",
     "ManifestLostError",

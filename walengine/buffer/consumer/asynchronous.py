@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import warnings
+import weakref
 from collections.abc import AsyncGenerator
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +24,7 @@ from walengine.buffer.consumer._read_ahead import read_ahead
 from walengine.buffer.consumer._session import Session
 from walengine.buffer.consumer.batches import BatchDescriptor, ConsumedBatch
 from walengine.buffer.consumer.fetch import ConsumerFetchHandle
-from walengine.buffer.consumer.stats import ConsumerStats
+from walengine.buffer.consumer.stats import ConsumerStats, stats_of
 from walengine.buffer.errors import QueueError
 from walengine.buffer.metrics import Metrics
 
@@ -201,7 +206,7 @@ class AsyncConsumer:
             raise ValueError("poll_interval must not be negative")
         return read_ahead(self._delivery, prefetch, interval_s)
 
-    def skip(self, sequence: int, reason: str) -> None:
+    async def skip(self, sequence: int, reason: str) -> None:
         """Pass over a batch that cannot be had; it is logged and counted.
 
         It is taken off the queue with the next batch that is acked. It may be acked on its own too;
@@ -214,8 +219,9 @@ class AsyncConsumer:
         Raises:
             AckOrderError: It is neither.
         """
-        session = self._opened()
-        session.progress.skip(sequence)
+        async with self._delivering:
+            session = self._opened()
+            session.progress.skip(sequence)
         self.metrics.count("buffer.batches_skipped")
         log.warning("%s: sequence %d is skipped: %s", session.queue.name, sequence, reason)
 
@@ -286,6 +292,7 @@ class AsyncConsumer:
         session = self._session
         if session is None:
             return
+        self._forgotten.detach()
         try:
             await self._stop_collecting()
             async with self._acking:
@@ -319,24 +326,9 @@ class AsyncConsumer:
 
     def stats(self) -> ConsumerStats:
         """Return positions, warnings and all counters; a closed consumer has them still."""
-        session = self._session
-        if session is None:
+        if self._session is None or self._collector is None:
             raise QueueError(f"{self._name}: it is not open")
-        warnings = list(self._warnings)
-        if self._collector is not None and self._collector.problem is not None:
-            warnings.append(f"collector: {self._collector.problem}")
-        acked = session.progress.acked
-        return ConsumerStats(
-            epoch=session.epoch,
-            is_fenced=session.is_fenced,
-            next_sequence=session.progress.cursor,
-            last_acked_sequence=None if acked < 0 else acked,
-            unacked=session.progress.unacked,
-            queue_length=session.queue_length,
-            collector_passes=self._collector.passes if self._collector else 0,
-            warnings=tuple(warnings),
-            metrics=self.metrics.snapshot(),
-        )
+        return stats_of(self._session, self._collector, self._warnings, self.metrics)
 
     # ---- inside ----------------------------------------------------------------------------------
 
@@ -359,8 +351,12 @@ class AsyncConsumer:
         self._session = session
         self._delivers = Delivery(session, self.config, self.metrics)
         self._collector = Collector(queue, session.read, self.config, self.metrics)
+        # Nothing of this may refer to the consumer: one that nobody closes must be found out.
         self._collecting = asyncio.create_task(self._collector.run_forever())
-        session.on_fenced = self._when_fenced
+        session.on_fenced = partial(_cancel_other, self._collecting)
+        self._forgotten = weakref.finalize(
+            self, _forget, session, self._collecting, asyncio.get_running_loop(), os.getpid()
+        )
 
     def _opened(self) -> Session:
         if self._session is None or self._is_closed:
@@ -376,11 +372,6 @@ class AsyncConsumer:
     @property
     def _name(self) -> str:
         return f"consumer of {self.config.object_store.url} {self.config.manifest_path}"
-
-    def _when_fenced(self) -> None:
-        # The collector may be who found out; it ends by itself then.
-        if self._collecting is not None and self._collecting is not asyncio.current_task():
-            self._collecting.cancel()
 
     async def _stop_collecting(self) -> None:
         if self._collecting is not None:
@@ -401,6 +392,31 @@ def check_position(last_acked_sequence: int | None) -> None:
         raise TypeError(f"last_acked_sequence must be an int or None, not {kind}")
     if last_acked_sequence < 0:
         raise ValueError("last_acked_sequence must not be negative; None is before the first")
+
+
+def _cancel_other(task: asyncio.Task[None]) -> None:
+    """Cancel the collector; unless it is what found out, for then it ends by itself."""
+    if task is not asyncio.current_task():
+        task.cancel()
+
+
+def _forget(
+    session: Session, collecting: asyncio.Task[None], loop: asyncio.AbstractEventLoop, pid: int
+) -> None:
+    """Stop the collector of a consumer that nobody closed, and tell what that left behind."""
+    if os.getpid() != pid:
+        return
+    with contextlib.suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(collecting.cancel)
+    progress = session.progress
+    if progress.is_dequeue_due and not session.is_fenced:
+        warnings.warn(
+            f"a consumer of {session.queue.name} was not closed: acked batches that are still "
+            f"listed, and may be delivered again: {progress.acked - progress.dequeued}. Close it, "
+            "or use it in a with block",
+            ResourceWarning,
+            stacklevel=2,
+        )
 
 
 AsyncConsumer.__module__ = "walengine.buffer"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from walengine.buffer.metrics import MetricsSnapshot
+from walengine.buffer.collector._background import Collector
+from walengine.buffer.consumer._session import Session
+from walengine.buffer.metrics import Metrics, MetricsSnapshot
 
 __all__ = ["ConsumerStats"]
 
@@ -35,6 +37,25 @@ class ConsumerStats:
     collector_passes: int
     warnings: tuple[str, ...]
     metrics: MetricsSnapshot
+
+
+def stats_of(
+    session: Session, collector: Collector, warnings: list[str], metrics: Metrics
+) -> ConsumerStats:
+    """Put together what the parts of a consumer know."""
+    problem = [f"collector: {collector.problem}"] if collector.problem else []
+    progress = session.progress
+    return ConsumerStats(
+        epoch=session.epoch,
+        is_fenced=session.is_fenced,
+        next_sequence=progress.cursor,
+        last_acked_sequence=None if progress.acked < 0 else progress.acked,
+        unacked=progress.unacked,
+        queue_length=session.queue_length,
+        collector_passes=collector.passes,
+        warnings=(*warnings, *problem),
+        metrics=metrics.snapshot(),
+    )
 
 
 ConsumerStats.__module__ = "walengine.buffer"
