@@ -13,7 +13,6 @@ while the task waits.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Final, Protocol
 
 from walengine.buffer._queue import Queue, Snapshot
@@ -23,6 +22,7 @@ from walengine.buffer.metrics import Metrics
 from walengine.buffer.producer._counters import Counters
 from walengine.buffer.producer._forming import Batch
 from walengine.buffer.producer._group import form_group
+from walengine.buffer.producer._held import Held
 from walengine.buffer.producer._names import Names
 from walengine.buffer.producer._pace import Pace
 from walengine.buffer.producer._verdict import Attempt, Judgement, Listed, judge
@@ -39,7 +39,7 @@ APPENDED_INLINE_BYTES_MAX: Final = 256 * 1024
 class Line(Protocol):
     """Who holds the batches, and wants to know what becomes of them."""
 
-    line: deque[Batch]
+    held: Held
 
     def listed(self, batch: Batch, listed: Listed) -> None:
         """The batch is in the queue: it leaves the line."""
@@ -85,7 +85,7 @@ class Appender:
     @property
     def has_work(self) -> bool:
         """Whether the front of the line can be appended."""
-        line = self._owner.line
+        line = self._owner.held.line
         return bool(line) and line[0].is_stored
 
     def forget(self) -> None:
@@ -95,10 +95,13 @@ class Appender:
 
     async def run(self) -> None:
         """Append until the front of the line is not stored."""
-        while self.has_work:
-            snapshot = await self._look()
-            if snapshot is not None:
-                await self._append_some(snapshot)
+        try:
+            while self.has_work:
+                snapshot = await self._look()
+                if snapshot is not None:
+                    await self._append_some(snapshot)
+        finally:
+            self._owner.hold_up(False)
 
     # ---- look ------------------------------------------------------------------------------------
 
@@ -123,7 +126,7 @@ class Appender:
 
     def _settle_found(self, manifest: Manifest) -> None:
         """Settle what the manifest shows to be listed, by whichever attempt."""
-        line = self._owner.line
+        line = self._owner.held.line
         if not line:
             return
         judgement: Judgement = judge(manifest, self.attempts, {each.identity for each in line})
@@ -140,7 +143,7 @@ class Appender:
 
     async def _append_some(self, snapshot: Snapshot) -> None:
         room_bytes = self._queue.max_manifest_bytes - len(snapshot.manifest.data)
-        group = form_group(self._owner.line, room_bytes, self._names.is_fresh)
+        group = form_group(self._owner.held.line, room_bytes, self._names.is_fresh)
         for batch in group.stale:
             self._counters.names_renewed += 1
             self._owner.renew(batch)
@@ -218,5 +221,5 @@ class Appender:
         await asyncio.sleep(self._pace.after_error())
 
     def _note(self, error: StorageError) -> None:
-        for batch in self._owner.line:
+        for batch in self._owner.held.line:
             batch.error = error

@@ -10,16 +10,13 @@ A failure that no caller has met yet, through a handle or a flush, is raised by 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from walengine.buffer.config import ProducerConfig
 from walengine.buffer.errors import QueueError, StorageError
-from walengine.buffer.location import identity_of
 from walengine.buffer.producer._forming import Batch
 from walengine.buffer.producer._late import WATCHED_S
 from walengine.buffer.producer._outcome import Failure, fresh
-from walengine.buffer.producer._verdict import Attempt
 
 __all__ = ["Failing", "Told"]
 
@@ -106,25 +103,6 @@ class Failing:
         )
         error.__cause__ = batch.error
         return Failure(error)
-
-    @staticmethod
-    def is_unclear(batch: Batch, attempts: Iterable[Attempt]) -> bool:
-        """Tell whether the batch may be in the queue."""
-        return batch.maybe_listed or any(
-            batch.identity == identity_of(location)
-            for attempt in attempts
-            for location in attempt.locations
-        )
-
-
-def newest_error(batches: Iterable[Batch]) -> Exception | None:
-    """Return the newest error of the oldest batch that has one."""
-    return next((batch.error for batch in batches if batch.error is not None), None)
-
-
-def is_shutdown(error: Exception) -> bool:
-    """Tell whether the interpreter is going down: its thread pools refuse work, by these words."""
-    return isinstance(error, RuntimeError) and "shutdown" in str(error)
 
 
 def as_queue_error(error: Exception, name: str) -> QueueError:

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections import deque
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 from walengine.buffer._queue import Queue
 from walengine.buffer.config import ProducerConfig
@@ -26,18 +24,15 @@ from walengine.buffer.errors import QueueError
 from walengine.buffer.metrics import Metrics
 from walengine.buffer.producer._append import Appender
 from walengine.buffer.producer._counters import Counters
-from walengine.buffer.producer._failing import (
-    Failing,
-    as_queue_error,
-    is_shutdown,
-    newest_error,
-)
-from walengine.buffer.producer._forming import Batch, Forming
+from walengine.buffer.producer._failing import Failing, as_queue_error
+from walengine.buffer.producer._forming import Batch
+from walengine.buffer.producer._held import Held
 from walengine.buffer.producer._input import Input, Limits
 from walengine.buffer.producer._late import look_after
 from walengine.buffer.producer._names import Names
 from walengine.buffer.producer._outcome import Failure, Outcome
 from walengine.buffer.producer._room import Room
+from walengine.buffer.producer._tasks import Tasks
 from walengine.buffer.producer._upload import Uploader
 from walengine.buffer.producer._verdict import Listed
 from walengine.buffer.producer._waiting import Waiting
@@ -66,25 +61,21 @@ class Pipeline:
         queue: Where; open.
 
     Attributes:
-        line: Sealed batches that are not listed, in order.
-        room: What is held.
+        held: What is accepted and undecided.
+        room: How much that is, and may be.
         counters: What was counted.
         metrics: The same under OpenData's names, and more.
-        open_batch: The one that takes calls.
         loop: Where all of it happens.
     """
 
     def __init__(self, config: ProducerConfig, queue: Queue) -> None:
         self.queue = queue
-        self.line: deque[Batch] = deque()
-        self.late: set[Batch] = set()
-        self.inbox: deque[Input] = deque()
+        self.loop = asyncio.get_running_loop()
+        self.held = Held(limits_of(config), config.flush_size_bytes)
         self.room = Room(config.max_buffered_inputs, config.max_buffered_bytes)
         self.counters = Counters()
         self.metrics = Metrics("producer")
         self._config = config
-        self._limits = limits_of(config)
-        self.loop = asyncio.get_running_loop()
         self._wall_ms = queue.environment.wall_ms
         self._names = Names(queue.environment, config.data_path_prefix)
         self._uploader = Uploader(
@@ -92,15 +83,14 @@ class Pipeline:
         )
         self._appender = Appender(self, queue, self._names, self.metrics, self.counters)
         self._append_task: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._late_tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(self._on_error)
+        self._late_tasks = Tasks(self._on_error)
         self._waiting = Waiting(self.room, self._advance)
         self._failing = Failing(config, queue.name)
         self._flush_through = 0
         self._is_old = False
         self._age_timer: asyncio.TimerHandle | None = None
         self._deadline_timer: asyncio.TimerHandle | None = None
-        self.open_batch = self._new_batch()
 
     # ---- calls in --------------------------------------------------------------------------------
 
@@ -125,17 +115,17 @@ class Pipeline:
         call.number = self.counters.calls_accepted
         self.room.bytes += call.size_bytes
         self._waiting.note_accepted(call.accepted_at)
-        if self.inbox or not self.open_batch.takes(call):
-            self.inbox.append(call)
+        if self.held.inbox or not self.held.open_batch.takes(call):
+            self.held.inbox.append(call)
             self.room.inputs += 1
         else:
             self._add(call)
-            if not self.open_batch.is_full:
+            if not self.held.open_batch.is_full:
                 return
         self._advance()
 
     def _add(self, call: Input) -> None:
-        batch = self.open_batch
+        batch = self.held.open_batch
         batch.add(call)
         if batch.first_number == call.number:
             self._start_timers(call.accepted_at)
@@ -145,18 +135,18 @@ class Pipeline:
     def _advance(self) -> None:
         """Seal what is due while there are slots, fill the open batch, let calls in."""
         while True:
-            while self.inbox and self.open_batch.takes(self.inbox[0]):
+            while self.held.inbox and self.held.open_batch.takes(self.held.inbox[0]):
                 self.room.inputs -= 1
-                self._add(self.inbox.popleft())
-            if len(self.line) >= self._config.max_inflight_batches or not self._is_due():
+                self._add(self.held.inbox.popleft())
+            if len(self.held.line) >= self._config.max_inflight_batches or not self._is_due():
                 break
             self._seal()
         self._waiting.let_first_in()
 
     def _is_due(self) -> bool:
-        batch = self.open_batch
+        batch = self.held.open_batch
         return bool(batch) and (
-            bool(self.inbox)  # the next call does not fit
+            bool(self.held.inbox)  # the next call does not fit
             or batch.is_full
             or batch.first_number <= self._flush_through
             or self._is_old
@@ -164,22 +154,22 @@ class Pipeline:
         )
 
     def _seal(self) -> None:
-        batch = Batch(self.open_batch, self._names.new_identity(), self.loop.time())
-        self.open_batch = self._new_batch()
+        batch = Batch(self.held.open_batch, self._names.new_identity(), self.loop.time())
+        self.held.new_batch()
         self._is_old = False
         if self._age_timer is not None:
             self._age_timer.cancel()
             self._age_timer = None
-        self.line.append(batch)
-        self._spawn(self._upload(batch))
+        self.held.line.append(batch)
+        self._tasks.spawn(self._upload(batch))
 
     async def _upload(self, batch: Batch) -> None:
         await self._uploader.upload(batch)
         self._start_append()
 
     def _start_append(self) -> None:
-        if self._append_task is None and self._appender.has_work:
-            self._append_task = self._spawn(self._appender.run())
+        if self._append_task is None and self._appender.has_work and not self._tasks.is_over:
+            self._append_task = self._tasks.spawn(self._appender.run())
             self._append_task.add_done_callback(self._append_ended)
 
     def _append_ended(self, task: asyncio.Task[None]) -> None:
@@ -193,17 +183,17 @@ class Pipeline:
     def renew(self, batch: Batch) -> None:
         """Upload the batch again, under a new name."""
         batch.name = None
-        self._spawn(self._upload(batch))
+        self._tasks.spawn(self._upload(batch))
 
     def listed(self, batch: Batch, listed: Listed) -> None:
         """The batch is in the queue."""
-        self.line.remove(batch)
+        self.held.line.remove(batch)
         if listed.is_gone or self._names.is_young(batch, listed.location):
             self._durable(batch)
         else:
             self.counters.listed_late += 1
-            self.late.add(batch)
-            self._spawn(self._look_after(batch, listed.location), self._late_tasks)
+            self.held.late.add(batch)
+            self._late_tasks.spawn(self._look_after(batch, listed.location))
         self._advance()
 
     def hold_up(self, is_full: bool) -> None:
@@ -219,11 +209,11 @@ class Pipeline:
         except TimeoutError:
             self._late_failed(batch)
         else:
-            self.late.discard(batch)
+            self.held.late.discard(batch)
             self._durable(batch)
 
     def _late_failed(self, batch: Batch) -> None:
-        self.late.discard(batch)
+        self.held.late.discard(batch)
         self.room.bytes -= batch.size_bytes
         self._give_up(batch.outcomes, self._failing.of_late(batch))
         self._advance()
@@ -258,7 +248,7 @@ class Pipeline:
     def _on_deadline(self) -> None:
         """Fail everything if the oldest call is too old; else look again when it will be."""
         self._deadline_timer = None
-        oldest = self._oldest_accepted_at()
+        oldest = self.held.oldest_accepted_at()
         if oldest is None:
             return
         deadline = oldest + self._config.delivery_timeout_s
@@ -267,34 +257,13 @@ class Pipeline:
             return
         self.fail_all(None)
 
-    def _oldest_accepted_at(self) -> float | None:
-        if self.line:
-            return self.line[0].opened_at
-        if self.open_batch:
-            return self.open_batch.opened_at
-        return self.inbox[0].accepted_at if self.inbox else None
-
     # ---- the end ---------------------------------------------------------------------------------
-
-    def undecided(self) -> list[Outcome]:
-        """Return outcomes that are decided when, and only when, all accepted calls are."""
-        groups = [each.outcomes for each in (*self.late, *self.line)]
-        if self.open_batch:
-            groups.append(self.open_batch.outcomes)
-        return [outcomes[-1] for outcomes in groups] + [call.outcome for call in self.inbox]
-
-    def count_undecided(self) -> tuple[int, int]:
-        """Return how many calls and entries are accepted, and neither durable nor failed."""
-        batches = [*self.late, *self.line]
-        calls = sum(len(each.outcomes) for each in batches) + len(self.open_batch.outcomes)
-        entries = sum(each.entry_count for each in batches) + len(self.open_batch.entries)
-        return calls + len(self.inbox), entries + sum(len(each.entries) for each in self.inbox)
 
     async def flush(self) -> None:
         """Wait until every call accepted so far is decided; raise if one of them failed."""
         self._flush_through = self.counters.calls_accepted
         self._advance()
-        outcomes = self.undecided()
+        outcomes = self.held.last_outcomes()
         for outcome in outcomes:
             await outcome.decided()
         self._failing.raise_unseen()
@@ -307,35 +276,18 @@ class Pipeline:
         Args:
             cause: Why; None: the oldest call is older than delivery_timeout.
         """
-        calls, entries = self.count_undecided()
-        told = self._failing.of_event(cause, calls, entries, newest_error(self.line))
-        attempts = self._appender.attempts
-        clear: list[Outcome] = []
-        unclear: list[Outcome] = []
-        for batch in self.line:
-            (unclear if self._failing.is_unclear(batch, attempts) else clear).extend(batch.outcomes)
-        clear += [*self.open_batch.outcomes, *(call.outcome for call in self.inbox)]
-        self._clear()
+        told = self._failing.of_event(cause, *self.held.count(), self.held.newest_error())
+        clear, unclear = self.held.split(self._appender.attempts)
+        self._stop_timers()
+        self._tasks.cancel()
+        self._append_task = None
+        self._appender.forget()
+        self.held.clear()
+        self._is_old = False
+        self.room.reset(sum(batch.size_bytes for batch in self.held.late))
         self._give_up(unclear, told.unclear)
         self._give_up(clear, told.clear)
         self._advance()
-
-    def _clear(self) -> None:
-        """Forget everything that is not listed, and stop the work on it."""
-        self._stop_timers()
-        current = asyncio.current_task()
-        for task in self._tasks:
-            if task is not current:
-                task.cancel()  # what has begun at the store may go on
-        self._append_task = None
-        self._appender.forget()
-        self.line.clear()
-        self.inbox.clear()
-        self.open_batch = self._new_batch()
-        self._is_old = False
-        self.room.inputs = 0
-        self.room.bytes = sum(batch.size_bytes for batch in self.late)
-        self.room.manifest_is_full = False
 
     def _give_up(self, outcomes: list[Outcome], failure: Failure) -> None:
         if not outcomes:
@@ -347,9 +299,8 @@ class Pipeline:
 
     def fail_late(self) -> None:
         """Give up looking after what was listed late."""
-        for task in self._late_tasks:
-            task.cancel()
-        for batch in list(self.late):
+        self._late_tasks.cancel()
+        for batch in list(self.held.late):
             self._late_failed(batch)
 
     def raise_unseen(self) -> None:
@@ -366,7 +317,7 @@ class Pipeline:
 
     def stats(self, warnings: tuple[str, ...]) -> ProducerStats:
         """Return what is held and what was counted."""
-        calls, entries = self.count_undecided()
+        calls, entries = self.held.count()
         manifest = self.queue.latest.manifest if self.queue.latest is not None else None
         return ProducerStats(
             **dataclasses.asdict(self.counters),
@@ -376,7 +327,7 @@ class Pipeline:
             buffered_bytes=self.room.bytes,
             buffered_inputs=self.room.inputs,
             calls_waiting=len(self._waiting),
-            inflight_batches=len(self.line),
+            inflight_batches=len(self.held.line),
             manifest_is_full=self.room.manifest_is_full,
             manifest_bytes=len(manifest.data) if manifest is not None else 0,
             queue_length=len(manifest) if manifest is not None else 0,
@@ -387,10 +338,8 @@ class Pipeline:
     async def stop(self) -> None:
         """Cancel what runs, and wait for it."""
         self._stop_timers()
-        tasks = [*self._tasks, *self._late_tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.stop()
+        await self._late_tasks.stop()
 
     def _stop_timers(self) -> None:
         for timer in (self._age_timer, self._deadline_timer):
@@ -398,22 +347,6 @@ class Pipeline:
                 timer.cancel()
         self._age_timer = self._deadline_timer = None
 
-    def _spawn(
-        self, work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]] | None = None
-    ) -> asyncio.Task[None]:
-        tasks = self._tasks if tasks is None else tasks
-        task = self.loop.create_task(self._supervised(work))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        return task
-
-    async def _supervised(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do the work; an error that it cannot deal with is everybody's."""
-        try:
-            await work
-        except Exception as error:  # noqa: BLE001 (told to every caller)
-            if not is_shutdown(error):
-                self.fail_all(as_queue_error(error, self.queue.name))
-
-    def _new_batch(self) -> Forming:
-        return Forming(self._limits, self._config.flush_size_bytes)
+    def _on_error(self, error: Exception) -> None:
+        """An error that the task it ended could not deal with is everybody's."""
+        self.fail_all(as_queue_error(error, self.queue.name))

@@ -46,6 +46,12 @@ class Room:
         """Tell whether bytes are what the call waits for: then the open batch is sealed at once."""
         return self.bytes + call.size_bytes > self.max_bytes
 
+    def reset(self, held_bytes: int) -> None:
+        """Everything but so many bytes was given up."""
+        self.inputs = 0
+        self.bytes = held_bytes
+        self.manifest_is_full = False
+
     def why_not(self, call: Input) -> str:
         """Return what there is no room for, for messages."""
         if self.manifest_is_full:

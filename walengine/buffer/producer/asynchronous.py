@@ -15,7 +15,12 @@ from walengine.buffer import durations
 from walengine.buffer._environment import Environment, open_environment
 from walengine.buffer._queue import Queue
 from walengine.buffer.config import GRACE_PERIOD_MIN, ProducerConfig
-from walengine.buffer.errors import BackpressureError, QueueError, StorageError
+from walengine.buffer.errors import (
+    BackpressureError,
+    ObjectTooLargeError,
+    QueueError,
+    StorageError,
+)
 from walengine.buffer.metrics import Metrics
 from walengine.buffer.producer._input import Input
 from walengine.buffer.producer._pipeline import Pipeline, limits_of
@@ -232,7 +237,7 @@ class AsyncProducer:
         if self._pipeline is None or self._is_closed:
             state = "closed" if self._is_closed else "not open"
         else:
-            state = f"{self._pipeline.count_undecided()[0]} calls undecided"
+            state = f"{self._pipeline.held.count()[0]} calls undecided"
         url = self._config.object_store.url
         return f"<{type(self).__name__} {url} {self._config.manifest_path}: {state}>"
 
@@ -263,9 +268,7 @@ class AsyncProducer:
 
 
 async def _read_if_small(queue: Queue) -> None:
-    """Look at the manifest: if it is broken, that should be known now, and if lost, later."""
-    from walengine.buffer.errors import ObjectTooLargeError  # noqa: PLC0415
-
+    """Look at the manifest: whether it is broken is to be known now, and if lost, later."""
     try:
         await queue.read_manifest()
     except ObjectTooLargeError:
@@ -305,7 +308,7 @@ def _seconds(duration: float | timedelta) -> float:
 
 def _warn(pipeline: Pipeline, name: str) -> None:
     """Tell of a producer that nobody closed."""
-    calls, entries = pipeline.count_undecided()
+    calls, entries = pipeline.held.count()
     if calls == 0:
         return
     warnings.warn(
