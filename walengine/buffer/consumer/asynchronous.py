@@ -108,7 +108,7 @@ class AsyncConsumer:
 
     async def __aenter__(self) -> Self:
         """Open, unless it is; raises as ``open`` does."""
-        if self._session is None:
+        if not self.is_open:
             await self._open()
         return self
 
