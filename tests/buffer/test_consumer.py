@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from queues import MANIFEST, OWNER, TestQueue, fresh_memory, opened
+from fed_queue import MANIFEST, OWNER, TestQueue, fresh_memory, opened
 
 from walengine.buffer import (
     AckOrderError,
