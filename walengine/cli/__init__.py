@@ -16,7 +16,7 @@ __all__ = ["main"]
 )
 @click.version_option(__version__, prog_name="walengine", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Append to, read, check and trim write-ahead logs; look into queues."""
+    """Append to, read, check and trim write-ahead logs; feed and drain queues in object stores."""
 
 
 for _command in (

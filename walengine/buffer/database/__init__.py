@@ -6,6 +6,8 @@
 
 from walengine.buffer.database._async import AsyncDatabaseSink
 from walengine.buffer.database._core import DatabaseSink, DatabaseSinkStats
+from walengine.buffer.database._port import Row, ToRows
+from walengine.buffer.database._rows import covered
 from walengine.buffer.database.postgres import AsyncPostgresSink, PostgresSink
 from walengine.buffer.database.sqlite import AsyncSqliteSink, SqliteSink
 
@@ -16,5 +18,8 @@ __all__ = [
     "DatabaseSink",
     "DatabaseSinkStats",
     "PostgresSink",
+    "Row",
     "SqliteSink",
+    "ToRows",
+    "covered",
 ]
