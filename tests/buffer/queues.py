@@ -1,89 +1,112 @@
-"""A queue to test consumers on: batches put and listed by hand, as some producer would."""
+"""What tests of the queue share: a world of virtual time around one queue in memory."""
 
-import contextlib
+import asyncio
+import random
 import secrets
+from collections import Counter
 
-from walengine.buffer import AsyncConsumer, CompressionType, ConsumerConfig, ObjectStoreConfig
+from faults import FaultyStore
+from virtual_time import run
+
+from walengine.buffer import AsyncProducer, ObjectStoreConfig, ProducerConfig
 from walengine.buffer._environment import Environment
-from walengine.buffer._queue import Queue
-from walengine.buffer.batch import encode_batch
-from walengine.buffer.entry import Listing, Metadata
-from walengine.buffer.location import BatchNamer
-from walengine.buffer.store.probe import make_store
+from walengine.buffer.batch import decode_batch
+from walengine.buffer.manifest import Manifest
+from walengine.buffer.store.memory import MemoryStore
 
 MANIFEST = "ingest/manifest"
-OWNER = "ingest/_queue.json"
+START_MS = 1_750_000_000_000
 
 
-def fresh_memory() -> ObjectStoreConfig:
-    return ObjectStoreConfig.InMemory(f"t{secrets.token_hex(8)}")
+async def inline(work):
+    return work()
 
 
-class TestQueue:
-    """A queue in a store, with what a test does to it.
+class World:
+    """A queue in memory behind a store that fails as told, and a clock that tests may set.
 
     Attributes:
-        store: Its objects, for the test's own hands.
-        config: For consumers.
+        inner: The store without faults.
+        store: The same with them.
+        plan: Asked before each call, if there is one; a test may set another.
+        skew_ms: Added to the wall clock.
     """
 
-    __test__ = False
+    def __init__(self, plan=None, *, latency_s=0.0, seed=1, inner=None):
+        self.plan = plan
+        self.inner = inner or MemoryStore(f"world {secrets.token_hex(8)}")
+        self.store = FaultyStore(self.inner, self._fault, seed=seed, latency_s=lambda: latency_s)
+        self.skew_ms = 0
+        self.random = random.Random(seed)
 
-    def __init__(self, store_config=None, **options):
-        options = {"object_store": store_config or fresh_memory(), **options}
-        self.config = ConsumerConfig(**options)
-        self.store = make_store(self.config.object_store)
-        self.queue = Queue(Environment(store=self.store), self.config)
-        self.namer = BatchNamer(self.config.data_path_prefix)
+    def _fault(self, call):
+        return self.plan(call) if self.plan else None
 
-    def consumer(self, last_acked=None, *, store=None, **options):
-        """A consumer that is not open; around another store, if one is given."""
-        around = None if store is None else Environment(store=store)
-        return AsyncConsumer(self.config, last_acked, environment=around, **options)
+    def wall_ms(self):
+        return START_MS + self.skew_ms + int(asyncio.get_running_loop().time() * 1000)
 
-    async def open(self, last_acked=None, *, store=None, **options) -> AsyncConsumer:
-        return await self.consumer(last_acked, store=store, **options).__aenter__()
+    def environment(self, **changes):
+        given = {"store": self.store, "wall_ms": self.wall_ms, "random": self.random,
+                 "offload": inline}  # fmt: skip
+        return Environment(**{**given, **changes})
 
-    async def put(self, entries, *, compression=CompressionType.NONE) -> str:
-        """Put a batch that is not listed; return its location."""
-        location = self.namer.new().location
-        await self.store.put(location, encode_batch(entries, compression))
-        return location
-
-    async def enqueue(self, *listings: Listing) -> None:
-        """List batches, whether they are there or not."""
-        await self.change(lambda manifest: manifest.append(listings))
-
-    async def add(self, count=1, *, entries=None, compression=CompressionType.NONE) -> list[str]:
-        """Put and list batches; the entries of each say its sequence."""
-        first = (await self.manifest()).next_sequence
-        locations = []
-        for sequence in range(first, first + count):
-            mine = [b"%d" % sequence] if entries is None else entries
-            locations.append(await self.put(mine, compression=compression))
-        await self.enqueue(*(Listing(each, [Metadata(0, 1000, b"m")]) for each in locations))
-        return locations
-
-    async def change(self, how) -> None:
-        """Swap the manifest, as somebody else would."""
-        snapshot = await self.queue.read_manifest()
-        assert await self.queue.swap(snapshot, how(snapshot.manifest)) is not None
+    def producer(self, environment=None, **options):
+        return AsyncProducer(config(**options), environment=environment or self.environment())
 
     async def manifest(self):
-        return (await self.queue.read_manifest()).manifest
+        found = await self.inner.get(MANIFEST)
+        return Manifest.parse(found.data, MANIFEST) if found else Manifest.empty(MANIFEST)
 
-    async def listed(self) -> list[int]:
-        return list((await self.manifest()).sequences)
+    async def write(self, manifest):
+        """Be somebody else who changes the manifest."""
+        await self.inner.put(MANIFEST, manifest.data)
 
-    async def objects(self) -> set[str]:
-        return {info.name async for info in self.store.list()}
+    async def dequeue(self, through_sequence):
+        await self.write((await self.manifest()).dequeue(through_sequence))
+
+    async def batches(self):
+        """The entries of each batch in the queue, in order."""
+        return [
+            decode_batch((await self.inner.get(entry.location)).data, entry.location)
+            for entry in (await self.manifest()).entries()
+        ]
+
+    async def entries(self):
+        return [entry for batch in await self.batches() for entry in batch]
+
+    def calls(self, verb, name=MANIFEST):
+        """How often the producer called."""
+        return sum(call.verb == verb and call.name == name for call, _ in self.store.history)
 
 
-@contextlib.asynccontextmanager
-async def opened(queue: TestQueue, *arguments, **options):
-    """A consumer that is closed at the end, whatever its last words."""
-    consumer = await queue.open(*arguments, **options)
-    try:
-        yield consumer
-    finally:
-        await consumer.aclose()
+def config(**options):
+    return ProducerConfig(**{"object_store": ObjectStoreConfig.InMemory("unused"), **options})
+
+
+def at(*points):
+    """A plan from (verb, which call of that verb on such names, fault, part of the name)."""
+    counts = Counter()
+
+    def plan(call):
+        chosen = None
+        for index, (verb, number, fault, *part) in enumerate(points):
+            if call.verb == verb and (not part or part[0] in call.name):
+                if counts[index] == number:
+                    chosen = fault
+                counts[index] += 1
+        return chosen
+
+    return plan
+
+
+def always(fault, *verbs, part=""):
+    return lambda call: fault if call.verb in verbs and part in call.name else None
+
+
+def in_world(function, **options):
+    """Run function(world) in virtual time."""
+
+    async def body():
+        return await function(World(**options))
+
+    return run(body())

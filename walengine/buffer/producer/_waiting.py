@@ -75,12 +75,13 @@ class Waiting:
         self._waiters.append(waiter)
         try:
             self._turn_over()  # it may be the first, and have room already
-            while not (waiter.is_called and self._room.has(call)):
+            while True:
                 await waiter.future
                 if self._refusal is not None:
                     raise fresh(self._refusal)
-                if not self._room.has(call):
-                    waiter.future, waiter.is_called = self._loop.create_future(), False
+                if self._room.has(call):
+                    break
+                waiter.future, waiter.is_called = self._loop.create_future(), False
             yield
         finally:
             self._waiters.remove(waiter)

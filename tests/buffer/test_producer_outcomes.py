@@ -1,0 +1,445 @@
+"""The producer when the store fails, loses replies, applies late, or others are faster.
+
+The oracle is the same throughout: what a watcher called durable is in the queue, once and in the
+order of calls, and what failed says truly whether it may be.
+"""
+
+import asyncio
+
+import pytest
+from faults import Call, Fault
+from queues import MANIFEST, always, at, in_world
+
+from walengine.buffer import FormatError, ManifestLostError, QueueError, StorageError
+from walengine.buffer.entry import Listing
+from walengine.buffer.location import BatchNamer, parse_batch_name
+from walengine.buffer.manifest import Manifest
+
+ON_MANIFEST = [
+    Fault.FAIL_BEFORE, Fault.LOST_REQUEST, Fault.LOST_REPLY, Fault.UNAVAILABLE, Fault.TIMEOUT,
+    Fault.LATE, Fault.CONFLICT, Fault.PRECONDITION, Fault.SLOW,
+]  # fmt: skip
+
+ON_OBJECTS = [f for f in ON_MANIFEST if f not in (Fault.CONFLICT, Fault.PRECONDITION)]
+
+
+@pytest.mark.parametrize("fault", ON_MANIFEST)
+@pytest.mark.parametrize("which", ["create", "replace"])
+def test_an_append_that_meets_a_fault_lists_its_batch_once(fault, which):
+    async def body(world):
+        async with world.producer() as producer:
+            if which == "replace":
+                await producer.produce([b"before"])
+                await producer.flush()
+            world.plan = at((which, 0, fault, MANIFEST))
+            handle = await producer.produce([b"a"])
+            await producer.produce([b"b"])
+            await handle.watcher.await_durable()
+            await producer.produce([b"c"])
+        expected = [b"a", b"b", b"c"]
+        assert await world.entries() == ([b"before"] if which == "replace" else []) + expected
+        await world.store.aclose()
+
+    in_world(body)
+
+
+def test_a_lost_reply_is_found_by_looking_and_not_repeated():
+    async def body(world):
+        world.plan = at(("create", 0, Fault.LOST_REPLY, MANIFEST))
+        async with world.producer() as producer:
+            await producer.produce([b"a"])
+            await producer.flush()
+            stats = producer.stats()
+        assert (stats.unclear_appends, stats.found_listed, stats.maybe_doubled) == (1, 1, 0)
+        assert (stats.swaps, stats.conflicts) == (1, 0)
+
+    in_world(body)
+
+
+def test_an_append_that_comes_late_wins_or_loses_against_its_own_repetition():
+    """Method: the swap is applied while the producer waits, or just when it tries again."""
+
+    async def body(world):
+        for slow_s in (0.001, 0.02, 0.04, 0.06, 0.3):
+            world.store._slow_s = slow_s
+            world.plan = at(("replace", 0, Fault.LATE, MANIFEST))
+            async with world.producer() as producer:
+                await producer.produce([b"%g" % slow_s])
+        await asyncio.gather(*world.store._late)
+        assert await world.entries() == [b"%g" % s for s in (0.001, 0.02, 0.04, 0.06, 0.3)]
+
+    in_world(body)
+
+
+def test_what_was_consumed_with_its_neighbour_still_listed_is_not_appended_again():
+    """Goal: of one append with a lost reply, the first batch was dequeued before the look."""
+
+    async def body(world):
+        async with world.producer(flush_size_bytes=1) as producer:
+            await producer.produce([b"xx"])
+            await producer.flush()
+            world.store._latency_s = lambda: 1.0
+            first = await producer.produce([b"a1"])
+            second = await producer.produce([b"b1"])
+            world.plan = at(("replace", 0, Fault.LOST_REPLY))
+            await asyncio.sleep(2.01)
+            assert await world.entries() == [b"xx", b"a1", b"b1"]
+            assert second.watcher.result() is None
+            await world.dequeue(1)
+            await asyncio.gather(first.watcher.await_durable(), second.watcher.await_durable())
+            stats = producer.stats()
+            assert (stats.found_listed, stats.maybe_doubled) == (2, 0)
+        assert await world.entries() == [b"b1"]
+        assert (await world.manifest()).next_sequence == 3
+
+    in_world(body)
+
+
+def test_what_was_consumed_unseen_is_appended_again_under_its_identity():
+    async def body(world):
+        async with world.producer() as producer:
+            await producer.produce([b"x"])
+            await producer.flush()
+            world.plan = lambda call: Fault.LOST_REPLY if call.verb == "replace" else None
+            handle = await producer.produce([b"a"])
+            await asyncio.sleep(0.11)
+            (first,) = [e.location for e in (await world.manifest()).entries()][1:]
+            world.plan = None
+            await world.dequeue(1)
+            await handle.watcher.await_durable()
+            (second,) = [e.location for e in (await world.manifest()).entries()]
+            assert parse_batch_name(first).identity == parse_batch_name(second).identity
+            assert producer.stats().maybe_doubled == 1
+
+    in_world(body)
+
+
+def test_conflicts_with_others_are_retried_and_the_order_is_kept():
+    async def body(world):
+        namer = BatchNamer("ingest")
+        others = 0
+
+        async def interfere(call):
+            nonlocal others
+            if call.verb in ("create", "replace") and call.name == MANIFEST and others < 7:
+                others += 1
+                manifest = (await world.manifest()).append([Listing(namer.new().location)])
+                await world.write(manifest)
+
+        original = world.store._call
+
+        async def call_through(verb, name, do):
+            await interfere(Call(0, verb, name))
+            return await original(verb, name, do)
+
+        world.store._call = call_through
+        async with world.producer(flush_size_bytes=1) as producer:
+            for i in range(5):
+                await producer.produce([b"%d." % i])
+            await producer.flush()
+            stats = producer.stats()
+            assert stats.conflicts == 7
+            assert producer.conflict_rate() == pytest.approx(100 * 7 / stats.swaps)
+        mine = (await world.manifest()).dequeue(6)
+        await world.write(mine)
+        assert await world.entries() == [b"%d." % i for i in range(5)]
+
+    in_world(body)
+
+
+def test_the_group_grows_while_it_waits():
+    async def body(world):
+        world.plan = always(Fault.FAIL_BEFORE, "create", part=MANIFEST)
+        async with world.producer(flush_interval=0.05) as producer:
+            for i in range(10):
+                await producer.produce([b"%d" % i])
+                await asyncio.sleep(0.06)
+            world.plan = None
+            await producer.flush()
+            assert producer.stats().swaps - producer.stats().append_errors == 1
+        assert await world.entries() == [b"%d" % i for i in range(10)]
+        assert len(await world.manifest()) == 10
+
+    in_world(body)
+
+
+# ---- uploads -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ON_OBJECTS)
+def test_an_upload_that_fails_is_tried_again_under_a_later_name(fault):
+    async def body(world):
+        world.plan = at(("put", 0, fault), ("put", 1, fault))
+        async with world.producer() as producer:
+            await producer.produce([b"a"])
+        assert await world.entries() == [b"a"]
+        names = [parse_batch_name(c.name) for c, _ in world.store.history if c.verb == "put"]
+        assert len({name.identity for name in names}) == 1
+        times = [name.time_ms for name in names]
+        assert times == sorted(set(times))
+        await world.store.aclose()
+
+    in_world(body)
+
+
+def test_a_batch_held_up_for_long_is_uploaded_again_before_it_is_listed():
+    """Goal: no name older than two minutes is ever listed."""
+
+    async def body(world):
+        world.plan = always(Fault.FAIL_BEFORE, "create", "replace", part=MANIFEST)
+        async with world.producer(delivery_timeout=3600.0) as producer:
+            handle = await producer.produce([b"a"])
+            await asyncio.sleep(600)
+            world.plan = None
+            await handle.watcher.await_durable()
+            stats = producer.stats()
+            (entry,) = (await world.manifest()).entries()
+            assert world.wall_ms() - parse_batch_name(entry.location).time_ms <= 120_000
+            assert stats.names_renewed >= 4
+            assert stats.listed_late == 0
+
+    in_world(body)
+
+
+@pytest.mark.parametrize("clock", ["stands", "steps back"])
+def test_a_name_is_old_by_the_loops_clock_too(clock):
+    """Goal: who sets the wall clock back does not make an old name young."""
+
+    async def body(world):
+        world.plan = always(Fault.FAIL_BEFORE, "create", "replace", part=MANIFEST)
+        async with world.producer(delivery_timeout=3600.0) as producer:
+            handle = await producer.produce([b"a"])
+            await asyncio.sleep(1)
+            world.skew_ms -= 200_000 if clock == "stands" else 4_000_000
+            await asyncio.sleep(200)
+            world.plan = None
+            await handle.watcher.await_durable()
+            assert producer.stats().names_renewed == 1
+            names = [parse_batch_name(c.name) for c, _ in world.store.history if c.verb == "put"]
+            assert names[1].time_ms > names[0].time_ms, "names sort in the order they were given"
+
+    in_world(body)
+
+
+def test_a_batch_listed_under_an_old_name_is_looked_after_for_a_minute():
+    """Goal: the swap took three minutes, and the collector deleted the object meanwhile."""
+
+    async def body(world):
+        loop = asyncio.get_running_loop()
+        world.plan = at(("create", 0, Fault.SLOW, MANIFEST))
+        world.store._slow_s = 180.0
+        async with world.producer(delivery_timeout=3600.0) as producer:
+            handle = await producer.produce([b"a"])
+            await asyncio.sleep(181)
+            (entry,) = (await world.manifest()).entries()
+            listed_at = loop.time()
+            await world.inner.delete(entry.location)
+            assert handle.watcher.result() is None
+            await asyncio.sleep(30)
+            assert await world.entries() == [b"a"], "put again"
+            await world.inner.delete(entry.location)
+            await handle.watcher.await_durable()
+            assert await world.entries() == [b"a"]
+            assert 58 < loop.time() - listed_at < 70
+            stats = producer.stats()
+            assert (stats.listed_late, stats.restored) == (1, 2)
+            assert stats.buffered_bytes == 0
+
+    in_world(body)
+
+
+def test_what_was_listed_late_and_dequeued_needs_nobody():
+    async def body(world):
+        async with world.producer(delivery_timeout=3600.0, flush_size_bytes=1) as producer:
+            await producer.produce([b"x."])
+            await producer.flush()
+            world.plan = lambda call: Fault.LOST_REPLY if call.verb == "replace" else None
+            world.store._latency_s = lambda: 60.0
+            handles = [await producer.produce([b"a."]), await producer.produce([b"b."])]
+            await asyncio.sleep(125)
+            world.plan = None
+            await world.dequeue(1)
+            await asyncio.sleep(100)
+            await handles[0].watcher.await_durable()
+            assert producer.stats().listed_late == 1, "the second one only"
+            await handles[1].watcher.await_durable()
+
+    in_world(body)
+
+
+def test_a_late_batch_that_cannot_be_checked_fails_as_unclear():
+    async def body(world):
+        world.plan = at(("create", 0, Fault.SLOW, MANIFEST))
+        world.store._slow_s = 130.0
+        producer = await world.producer(delivery_timeout=200.0).__aenter__()
+        handle = await producer.produce([b"a"])
+        await asyncio.sleep(131)
+        world.plan = always(Fault.FAIL_BEFORE, "head")
+        with pytest.raises(StorageError, match="may be in the queue") as raised:
+            await handle.watcher.await_durable()
+        assert raised.value.unclear
+        await producer.aclose()
+        assert producer.stats().buffered_bytes == 0
+
+    in_world(body)
+
+
+# ---- failures ------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_cannot_be_delivered_fails_with_all_behind_it():
+    async def body(world):
+        world.plan = always(Fault.FAIL_BEFORE, "put")
+        producer = await world.producer(delivery_timeout=10.0, flush_size_bytes=5).__aenter__()
+        handles = [await producer.produce([b"%d...." % i]) for i in range(40)]
+        begin = asyncio.get_running_loop().time()
+        for handle in handles:
+            with pytest.raises(StorageError, match="delivery_timeout=10 s") as raised:
+                await handle.watcher.await_durable()
+            assert not raised.value.unclear
+            assert "FAIL" not in str(raised.value)
+            assert "connection was refused" in str(raised.value)
+        assert asyncio.get_running_loop().time() - begin < 10.1
+        with pytest.raises(StorageError):
+            handles[0].watcher.result()
+        world.plan = None
+        again = await producer.produce([b"again"])
+        await again.watcher.await_durable()
+        await producer.aclose()
+        assert await world.entries() == [b"again"]
+        assert producer.stats().calls_failed == 40
+        assert producer.stats().buffered_bytes == 0
+
+    in_world(body)
+
+
+def test_what_an_append_of_unclear_outcome_may_have_listed_says_so():
+    async def body(world):
+        options = {"delivery_timeout": 5.0, "flush_size_bytes": 1}
+        async with world.producer(**options) as producer:
+            await producer.produce([b"before"])
+            await producer.flush()
+            world.plan = lambda call: Fault.LOST_REQUEST if call.verb == "replace" else (
+                Fault.FAIL_BEFORE if call.verb == "get_if_changed" else None
+            )  # fmt: skip
+            attempted = await producer.produce([b"attempted"])
+            await asyncio.sleep(1)
+            behind = await producer.produce([b"behind"])
+            with pytest.raises(StorageError) as raised:
+                await attempted.watcher.await_durable()
+            assert raised.value.unclear
+            assert "may be in the queue" in str(raised.value)
+            with pytest.raises(StorageError) as raised:
+                await behind.watcher.await_durable()
+            assert not raised.value.unclear
+            world.plan = None
+        assert await world.entries() == [b"before"]
+
+    in_world(body)
+
+
+def test_a_cancelled_append_is_unclear_and_what_follows_is_behind_it():
+    """Goal: the swap is under way when the batch times out, and is applied."""
+
+    async def body(world):
+        async with world.producer(delivery_timeout=5.0) as producer:
+            await producer.produce([b"x"])
+            await producer.flush()
+            world.plan = at(("replace", 0, Fault.SLOW, MANIFEST))
+            world.store._slow_s = 60.0
+            failed = await producer.produce([b"a"])
+            with pytest.raises(StorageError) as raised:
+                await failed.watcher.await_durable()
+            assert raised.value.unclear
+
+    in_world(body)
+
+
+def test_a_failure_that_nobody_met_is_raised_by_the_next_call_once():
+    async def body(world):
+        world.plan = always(Fault.FAIL_BEFORE, "put")
+        async with world.producer(delivery_timeout=1.0) as producer:
+            await producer.produce([b"a"])
+            await producer.produce([b"b"])
+            await asyncio.sleep(2)
+            world.plan = None
+            with pytest.raises(StorageError, match="2 entries of 2 calls"):
+                await producer.produce([b"c"])
+            await producer.produce([b"d"])
+        assert await world.entries() == [b"d"]
+
+    in_world(body)
+
+
+def test_flush_and_close_raise_what_failed():
+    async def body(world):
+        world.plan = always(Fault.FAIL_BEFORE, "put")
+        producer = await world.producer(delivery_timeout=1.0).__aenter__()
+        await producer.produce([b"a"])
+        with pytest.raises(StorageError):
+            await producer.flush()
+        await producer.flush()
+        await producer.produce([b"b"])
+        with pytest.raises(StorageError):
+            await producer.aclose()
+        await producer.aclose()
+
+    in_world(body)
+
+
+def test_closing_in_time_gives_up_what_is_left():
+    async def body(world):
+        world.plan = always(Fault.UNAVAILABLE, "put")
+        producer = await world.producer().__aenter__()
+        handle = await producer.produce([b"a"])
+        begin = asyncio.get_running_loop().time()
+        with pytest.raises(StorageError, match="2 s only"):
+            await producer.aclose(timeout=2)
+        assert asyncio.get_running_loop().time() - begin < 2.1
+        with pytest.raises(StorageError):
+            await handle.watcher.await_durable()
+        await producer.aclose()
+        with pytest.raises(QueueError, match="closed"):
+            await producer.produce([b"b"])
+
+    in_world(body)
+
+
+@pytest.mark.parametrize("how", ["deleted", "went back", "broken"])
+def test_a_manifest_that_is_lost_or_broken_fails_everything_at_once(how):
+    async def body(world):
+        async with world.producer() as producer:
+            await producer.produce([b"a"])
+            await producer.flush()
+            if how == "deleted":
+                await world.inner.delete(MANIFEST)
+            else:
+                data = Manifest.empty(MANIFEST).data if how == "went back" else b"nonsense" * 5
+                await world.inner.put(MANIFEST, data)
+            handle = await producer.produce([b"b"])
+            error = FormatError if how == "broken" else ManifestLostError
+            with pytest.raises(error):
+                await handle.watcher.await_durable()
+            found = await world.inner.get(MANIFEST)
+            assert (found is None) == (how == "deleted"), "nothing is made anew"
+
+    in_world(body)
+
+
+def test_cancelling_a_wait_cancels_no_write():
+    async def body(world):
+        async with world.producer() as producer:
+            handle = await producer.produce([b"a"])
+            waits = [asyncio.ensure_future(handle.watcher.await_durable()) for _ in range(3)]
+            await asyncio.sleep(0)
+            waits[0].cancel()
+            await asyncio.gather(*waits[1:])
+            assert waits[0].cancelled()
+            flush = asyncio.ensure_future(producer.flush())
+            await asyncio.sleep(0)
+            flush.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await flush
+        assert await world.entries() == [b"a"]
+
+    in_world(body, latency_s=0.1)
