@@ -135,7 +135,7 @@ class Appender:
             if (listed := judgement.listed.get(batch.identity)) is not None:
                 self._counters.found_listed += 1
                 self._owner.listed(batch, listed)
-            elif batch.identity in judgement.unknown and not batch.maybe_listed:
+            elif batch.identity in judgement.unknown:
                 self._counters.maybe_doubled += 1
                 batch.maybe_listed = True
 

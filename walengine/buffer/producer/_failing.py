@@ -59,8 +59,9 @@ class Failing:
 
     def note(self, failure: Failure) -> None:
         """Remember a failure until somebody meets it."""
+        if all(failure.event is not known.event for known in self._unseen):
+            log.error("%s", failure.error)
         self._unseen.append(failure)
-        log.error("%s", failure.error)
 
     def of_event(
         self, cause: QueueError | None, calls: int, entries: int, newest: Exception | None

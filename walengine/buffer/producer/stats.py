@@ -34,8 +34,8 @@ class ProducerStats:
         append_errors: Reads and swaps of the manifest that failed and were tried again.
         unclear_appends: Swaps that may have happened.
         found_listed: Batches that turned out to be listed by one of those.
-        maybe_doubled: Batches that were appended again though nobody knows whether they had been;
-            sinks that keep identities drop the second.
+        maybe_doubled: Times that a batch was appended again though it may have been listed, and
+            dequeued, before; sinks that keep identities drop the second.
         upload_errors: Uploads that failed and were tried again.
         names_renewed: Uploads of a batch whose name had become too old.
         listed_late: Batches listed under a name that was too old by then, and looked after.
