@@ -84,7 +84,8 @@ class LoopThread:
         with self._lock:
             loop = self._loop
             if loop is None:
-                raise QueueError(f"{self.name}: it is not open")
+                state = "not open" if self._thread is None else "closed: open another"
+                raise QueueError(f"{self.name}: it is {state}")
             if threading.current_thread() is self._thread:
                 raise QueueError(
                     f"{self.name}: called from its own event loop's thread, where it would wait "
