@@ -16,6 +16,7 @@ from walengine.buffer import (
     BatchMissingError,
     ConsumedBatch,
     ConsumerConfig,
+    DatabaseError,
     FormatError,
     ObjectTooLargeError,
 )
@@ -24,7 +25,7 @@ from walengine.buffer._queue import Queue
 from walengine.cli._formats_queue import Format
 from walengine.cli._presence import Presence, refuse_active
 from walengine.cli._run import write_output
-from walengine.cli._target import Target, sink_of
+from walengine.cli._target import EntryError, Target, sink_of
 
 AT_ONCE = 8
 POLL_S = 0.1
@@ -95,7 +96,8 @@ def run_consumer(request: Request) -> dict[str, Any]:
         interrupted.add_note(str(tally))
         raise interrupted from None
     except BaseException as error:
-        error.add_note(str(tally))
+        if tally.batches:
+            error.add_note(str(tally))
         raise
     return dict(vars(tally))
 
@@ -114,9 +116,13 @@ async def _consume(request: Request, tally: Tally) -> None:
         sink = None
         start = None
         if request.target is not None:
-            sink = await stack.enter_async_context(
-                sink_of(request.target, queue.name, request.name)
-            )
+            sink = sink_of(request.target, queue.name, request.name)
+            try:
+                await stack.enter_async_context(sink)
+            except DatabaseError as error:
+                if not request.target.create:
+                    error.add_note("if it is the table that is missing: --create makes it")
+                raise
             start = await sink.start_sequence()
         consumer = await stack.enter_async_context(
             AsyncConsumer(config, start, allow_gap=request.allow_gap, environment=environment)
@@ -137,7 +143,11 @@ def _writer(
 
     async def to_sink(batch: ConsumedBatch) -> None:
         assert sink is not None  # noqa: S101 (to_output is for that)
-        await sink.write(batch)
+        try:
+            await sink.write(batch)
+        except EntryError as error:
+            error.add_note(_hint(batch.sequence))
+            raise
         stats = sink.stats()
         tally.rows, tally.duplicates = stats.rows, stats.duplicates
 

@@ -95,7 +95,7 @@ async def _read(store: ObjectStore, name: str, max_bytes: int) -> bytes | None:
 
 
 def _directory(url: str, parts: SplitResult) -> Place:
-    if parts.netloc or not parts.path.startswith("/"):
+    if parts.netloc or not url.startswith("file:///"):
         raise click.BadParameter(f"--store {url}: three slashes, then the directory's whole path")
     return Place(ObjectStoreConfig.Local(unquote(parts.path)), "")
 

@@ -21,6 +21,10 @@ ROWS = ("text", "bytes", "json")
 POSTGRES = ("postgresql", "postgres")
 
 
+class EntryError(QueueError):
+    """An entry cannot be a row of this kind."""
+
+
 class Target(NamedTuple):
     """What the options say.
 
@@ -116,7 +120,7 @@ def _text(_columns: Sequence[str]) -> ToRows:
         try:
             yield (entry.decode().removesuffix("\n"),)
         except UnicodeDecodeError as error:
-            raise QueueError(f"an entry is no UTF-8 ({error}): use --rows bytes") from None
+            raise EntryError(f"an entry is no UTF-8 ({error}): use --rows bytes") from None
 
     return rows
 
@@ -132,7 +136,7 @@ def _json(columns: Sequence[str]) -> ToRows:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise QueueError("an entry is no JSON object")
+            raise EntryError("an entry is no JSON object")
         yield [_plain(value.get(name)) for name in columns]
 
     return rows

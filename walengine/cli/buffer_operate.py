@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,8 @@ def adopt(
     config = configuration(ConsumerConfig, url, config_file, manifest_path, data_path_prefix)
     place = f"{config.object_store.url} {config.data_path_prefix}"
     if not yes:
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise click.UsageError("nobody can be asked here: --yes, if that is what you want")
         click.confirm(
             f"{place}: whatever its batches belong to now, give them to {config.manifest_path}?",
             abort=True, err=True,

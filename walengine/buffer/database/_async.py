@@ -62,7 +62,7 @@ class AsyncDatabaseSink:
         try:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._sink.close)
         finally:
-            self._thread.shutdown(wait=False)
+            self._thread.shutdown()  # it has nothing more to do
 
     async def __aenter__(self) -> Self:
         try:

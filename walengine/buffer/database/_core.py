@@ -277,14 +277,18 @@ class DatabaseSink:
 
     def _reconnecting(self, step: Callable[[], T]) -> T:
         """Do what begins something; a connection lost since then is made anew, once."""
-        self._database.open()
+        self._open()
         try:
             return step()
         except self._database.failures:
             if not self._database.lost:
                 raise
+        self._open()
+        return step()
+
+    def _open(self) -> None:
+        with self._failing("open it"):
             self._database.open()
-            return step()
 
     def _read(self) -> None:
         """Learn where the row is.
