@@ -190,12 +190,25 @@ def test_descriptors_are_fetched_in_any_order_and_at_once(run, queue):
 def test_calls_at_once_deliver_each_batch_once(run, queue):
     async def scenario():
         await queue.add(12)
-        async with opened(queue) as consumer:
+        async with opened(queue, store=Slow(queue.store)) as consumer:
+            # Each fetch takes a few turns of the loop.
             calls = (consumer.next_batch() for _ in range(15))
             batches = await asyncio.gather(*calls)
         assert [batch and batch.sequence for batch in batches] == [*range(12), None, None, None]
 
     run(scenario())
+
+
+class Slow:
+    def __init__(self, store):
+        self.store = store
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    async def get(self, name, *, max_bytes=None):
+        await asyncio.sleep(0)
+        return await self.store.get(name, max_bytes=max_bytes)
 
 
 # ---- acks ----------------------------------------------------------------------------------------
@@ -268,6 +281,32 @@ def test_producers_go_on_while_acks_are_written(run, queue):
             await consumer.ack_through(3)
             assert consumer.stats().metrics["buffer.manifest_conflicts"] == 6
         assert await queue.listed() == list(range(4, 10))
+
+    run(scenario())
+
+
+def test_many_conflicts_in_a_row_make_it_wait_a_part_of_a_trip(run, monkeypatch):
+    slept_s = []
+    sleep = asyncio.sleep
+
+    async def sleeping(delay_s):
+        if delay_s < 60:  # not the collector's
+            slept_s.append(delay_s)
+        await sleep(0 if delay_s < 60 else delay_s)
+
+    async def scenario():
+        queue = TestQueue()
+        await queue.add(1)
+        busy = Busy(queue, 6)
+        async with opened(queue, store=busy) as consumer:
+            await consumer.next_batch()
+            busy.is_on = True
+            monkeypatch.setattr(asyncio, "sleep", sleeping)
+            await consumer.ack_through(0)
+            monkeypatch.undo()
+        # Seven attempts: three lost ones are tried again at once, the last three after a wait.
+        assert len(slept_s) == 3
+        assert all(0 <= delay_s < 1 for delay_s in slept_s)
 
     run(scenario())
 

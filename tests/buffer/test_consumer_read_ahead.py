@@ -15,15 +15,22 @@ def queue() -> TestQueue:
 
 
 class Gated:
-    """A store whose reads of batches wait for a gate, and are counted."""
+    """A store whose reads of batches wait for a gate, and are counted; the manifest's are too."""
 
     def __init__(self, store):
         self.store = store
         self.gate = asyncio.Event()
-        self.under_way = self.most = self.fetched = 0
+        self.manifest_gate = asyncio.Event()
+        self.manifest_gate.set()
+        self.under_way = self.most = self.fetched = self.looked = 0
 
     def __getattr__(self, name):
         return getattr(self.store, name)
+
+    async def get_if_changed(self, name, etag, *, max_bytes=None):
+        self.looked += 1
+        await self.manifest_gate.wait()
+        return await self.store.get_if_changed(name, etag, max_bytes=max_bytes)
 
     async def get(self, name, *, max_bytes=None):
         if not name.endswith(".batch"):
@@ -61,6 +68,7 @@ def test_so_many_are_fetched_at_once_and_all_are_delivered_in_order(run, queue, 
             assert (await first).sequence == 0
             assert await take(batches, 19) == list(range(1, 20))
             assert (store.most, store.fetched) == (min(prefetch, 20), 20)
+            assert store.looked == 0  # the snapshot of the opening served them all
             await batches.aclose()
 
     run(scenario())
@@ -112,6 +120,51 @@ def test_what_was_fetched_ahead_is_dropped_when_the_cursor_moves(run, queue):
             assert len(await consumer.next_descriptors(5)) == 5
             assert await take(batches, 1) == [11]
             await consumer.ack_through(11)
+
+    run(scenario())
+
+
+def test_a_batch_that_is_skipped_while_it_is_fetched_is_dropped(run, queue):
+    async def scenario():
+        await queue.add(3)
+        store = Gated(queue.store)
+        async with opened(queue, store=store) as consumer:
+            batches = consumer.batches(prefetch=2)
+            first = asyncio.ensure_future(anext(batches))
+            await settle()
+            await consumer.skip(0, "too slow")
+            store.gate.set()
+            assert (await first).sequence == 1
+            assert await take(batches, 1) == [2]
+            await batches.aclose()
+
+    run(scenario())
+
+
+def test_the_error_of_a_batch_that_was_skipped_is_not_raised(run, queue):
+    """Method: it was fetched ahead already, and once more before the manifest was read."""
+
+    async def scenario():
+        locations = await queue.add(3)
+        await queue.store.delete(locations[1])
+        store = Gated(queue.store)
+        store.gate.set()
+        async with opened(queue, store=store) as consumer:
+            batches = consumer.batches(poll_interval=0)
+            assert await take(batches, 1) == [0]
+            await settle()
+            await consumer.skip(1, "known to be gone")
+            assert await take(batches, 1) == [2]
+            (location,) = await queue.add(1)
+            await queue.add(1)
+            await queue.store.delete(location)
+            store.manifest_gate.clear()
+            waiting = asyncio.ensure_future(anext(batches))
+            await settle()
+            await consumer.skip(3, "known to be gone")
+            store.manifest_gate.set()
+            assert (await waiting).sequence == 4
+            await batches.aclose()
 
     run(scenario())
 

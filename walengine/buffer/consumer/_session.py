@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from walengine.buffer._queue import Queue, Snapshot, went_back
+from walengine.buffer._queue import Queue, Snapshot
 from walengine.buffer.consumer._progress import Progress
 from walengine.buffer.consumer._rules import check_epoch, check_first, first_position
 from walengine.buffer.consumer._swaps import Swaps
@@ -146,7 +146,6 @@ class Session:
             self.on_fenced()
 
     def _keep(self, snapshot: Snapshot) -> None:
-        # Of reads and swaps that overlapped, the older one may return last.
-        if went_back(self._snapshot, snapshot) is None:
-            self._snapshot = snapshot
+        # Of reads that overlapped the older one may return last: then it is read again sooner.
+        self._snapshot = snapshot
         self._metrics.set("buffer.queue_length", self.queue_length)
