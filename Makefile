@@ -56,6 +56,10 @@ help: ## List the targets
 demo: .venv/installed ## Install into .venv and watch a log survive SIGKILL (about 15 s)
 	.venv/bin/walengine demo
 
+.PHONY: demo-buffer
+demo-buffer: .venv/installed ## Move a file through a queue into SQLite while both ends are killed (10 s)
+	.venv/bin/walengine buffer demo
+
 .venv/installed: pyproject.toml setup.py $(CORE) $(HEADERS) $(PACKAGE)
 	$(call make-environment,.venv)
 	@rm -rf build/lib* build/bdist*  # or setuptools packs modules that are gone

@@ -20,6 +20,7 @@ from processes import cli, ends
 from walengine.buffer import ObjectStoreConfig, ProducerConfig
 
 LINES = [b"one\n", b"two\n", b"\n", b"f\xc3\xbcnf \r with\x0bcontrols\x00\n", b"last without"]
+TEXT = b"".join(LINES)
 WAIT_SECONDS_MAX = 60
 
 
@@ -28,7 +29,7 @@ def url(tmp_path):
     return (tmp_path / "a queue").as_uri()
 
 
-def produce(url, *arguments, data=b"".join(LINES), **options):
+def produce(url, *arguments, data=TEXT, **options):
     return cli("buffer", "produce", "--store", url, *arguments, data=data, **options)
 
 
