@@ -26,7 +26,7 @@ C_TESTS := $(sort $(wildcard tests/c/test_*.c))
 C_SUPPORT := $(filter-out $(C_TESTS),$(sort $(wildcard tests/c/*.c)))
 FUZZERS := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 C_FILES := $(sort $(CORE) $(HEADERS) $(wildcard tests/c/*.[ch] tests/fuzz/*.[ch] bench/*.[ch]))
-PACKAGE := $(sort $(wildcard walengine/*.py* walengine/*/*.py))
+PACKAGE := $(sort $(wildcard walengine/*.py* walengine/*/*.py walengine/*/*/*.py))
 PYTHON_FILES := setup.py walengine tests bench examples
 
 SUITES := $(patsubst tests/c/test_%.c,%,$(C_TESTS))
