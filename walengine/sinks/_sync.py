@@ -5,7 +5,8 @@ the order of calls is the order of items, and while one of them writes the other
 since a destination may come back to its own sink, by logging for one: such a nested send is
 buffered and triggers nothing, a nested flush is refused.
 
-A sink that nobody closed is flushed when it is collected and at interpreter exit. The exit is
+A sink that nobody closed is flushed when it is collected and at interpreter exit, or warned of if
+that would take a network. The exit is
 hooked here and not through weakref.finalize, whose own hook may run after the one that closes logs.
 In the child of a fork a sink is empty: what was buffered is the parent's, and the parent writes it.
 """
@@ -20,7 +21,7 @@ from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
-from walengine.sinks._core import KEPT, Core, State, with_note
+from walengine.sinks._core import KEPT, Core, State, warn_not_closed, with_note
 from walengine.sinks._destination import Destination
 from walengine.sinks.errors import BackpressureError, SinkError
 
@@ -116,6 +117,9 @@ class Shell(Generic[T]):
         """Flush a sink that nobody closed; there is no caller to tell of a failure."""
         core = self.core
         if core.state is State.CLOSED or not core.items:
+            return
+        if self.destination.needs_network:
+            warn_not_closed(core, "Call close(), or use it in a with block")
             return
         try:
             self.flush()

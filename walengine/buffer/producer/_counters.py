@@ -19,7 +19,7 @@ class Counters:
         append_errors: Of those, the ones that failed, and reads of the manifest that did.
         unclear_appends: Of the failed ones, those that may have happened.
         found_listed: Batches that turned out to be listed by an append of unclear outcome.
-        maybe_doubled: Times that a batch was appended again though it may have been dequeued already.
+        maybe_doubled: Times that a batch was appended again though it may have been dequeued.
         upload_errors: Uploads that failed and were tried again.
         names_renewed: Uploads of a batch whose name had become too old.
         listed_late: Batches that were listed under a name that was too old by then.

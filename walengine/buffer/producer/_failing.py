@@ -59,6 +59,8 @@ class Failing:
 
     def note(self, failure: Failure) -> None:
         """Remember a failure until somebody meets it."""
+        if failure.event.was_seen:
+            return
         if all(failure.event is not known.event for known in self._unseen):
             log.error("%s", failure.error)
         self._unseen.append(failure)

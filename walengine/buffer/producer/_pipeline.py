@@ -9,7 +9,7 @@ that find no room wait in the order they came, and the first of them is let in b
 room. An accepted call is decided exactly once: durable, or failed together with all behind it.
 
 The log in front of the queue (buffer.md, section 6) has its place here: what it holds enters at
-``take`` and ``_seal``, where boundaries and identities are settled before any upload.
+``take`` and ``_seal_batch``, where boundaries and identities are settled before any upload.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Pipeline:
         counters: What was counted.
         metrics: The same under OpenData's names, and more.
         loop: Where all of it happens.
+        lost: Calls, and entries in them, that were given up because the interpreter goes down.
     """
 
     def __init__(self, config: ProducerConfig, queue: Queue) -> None:
@@ -83,10 +84,11 @@ class Pipeline:
         )
         self._appender = Appender(self, queue, self._names, self.metrics, self.counters)
         self._append_task: asyncio.Task[None] | None = None
-        self._tasks = Tasks(self._on_error)
-        self._late_tasks = Tasks(self._on_error)
+        self._tasks = Tasks(self._on_error, self._on_shutdown)
+        self._late_tasks = Tasks(self._on_error, self._on_shutdown)
         self._waiting = Waiting(self.room, self._advance)
         self._failing = Failing(config, queue.name)
+        self.lost = (0, 0)
         self._flush_through = 0
         self._is_old = False
         self._age_timer: asyncio.TimerHandle | None = None
@@ -140,7 +142,7 @@ class Pipeline:
                 self._add(self.held.inbox.popleft())
             if len(self.held.line) >= self._config.max_inflight_batches or not self._is_due():
                 break
-            self._seal()
+            self._seal_batch()
         self._waiting.let_first_in()
 
     def _is_due(self) -> bool:
@@ -153,7 +155,12 @@ class Pipeline:
             or self._waiting.first_lacks_bytes()
         )
 
-    def _seal(self) -> None:
+    def seal(self) -> None:
+        """Write what was accepted so far as soon as there are slots, however young it is."""
+        self._flush_through = self.counters.calls_accepted
+        self._advance()
+
+    def _seal_batch(self) -> None:
         batch = Batch(self.held.open_batch, self._names.new_identity(), self.loop.time())
         self.held.new_batch()
         self._is_old = False
@@ -168,7 +175,7 @@ class Pipeline:
         self._start_append()
 
     def _start_append(self) -> None:
-        if self._append_task is None and self._appender.has_work and not self._tasks.is_over:
+        if self._append_task is None and self._appender.has_work:
             self._append_task = self._tasks.spawn(self._appender.run())
             self._append_task.add_done_callback(self._append_ended)
 
@@ -261,8 +268,7 @@ class Pipeline:
 
     async def flush(self) -> None:
         """Wait until every call accepted so far is decided; raise if one of them failed."""
-        self._flush_through = self.counters.calls_accepted
-        self._advance()
+        self.seal()
         outcomes = self.held.last_outcomes()
         for outcome in outcomes:
             await outcome.decided()
@@ -270,14 +276,16 @@ class Pipeline:
         for outcome in outcomes:
             outcome.result()
 
-    def fail_all(self, cause: QueueError | None) -> None:
+    def fail_all(self, cause: QueueError | None, *, is_told: bool = False) -> None:
         """Give up everything that is accepted and not listed.
 
         Args:
             cause: Why; None: the oldest call is older than delivery_timeout.
+            is_told: Somebody is told anyway: neither the log nor the next call needs to.
         """
         told = self._failing.of_event(cause, *self.held.count(), self.held.newest_error())
         clear, unclear = self.held.split(self._appender.attempts)
+        told.clear.event.was_seen = is_told
         self._stop_timers()
         self._tasks.cancel()
         self._append_task = None
@@ -350,3 +358,11 @@ class Pipeline:
     def _on_error(self, error: Exception) -> None:
         """An error that the task it ended could not deal with is everybody's."""
         self.fail_all(as_queue_error(error, self.queue.name))
+
+    def _on_shutdown(self) -> None:
+        """The interpreter is going down: nobody is to wait for what cannot come any more."""
+        calls, entries = self.held.count()
+        self.lost = (self.lost[0] + calls, self.lost[1] + entries)
+        error = QueueError(f"{self.queue.name}: the interpreter is going down")
+        self.refuse(error)
+        self.fail_all(error, is_told=True)

@@ -14,18 +14,16 @@ class Tasks:
 
     Args:
         on_error: Told of an error that a task ended with.
+        on_shutdown: Told that the interpreter is going down: thread pools refuse work.
     """
 
-    def __init__(self, on_error: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, on_error: Callable[[Exception], None], on_shutdown: Callable[[], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_error = on_error
+        self._on_shutdown = on_shutdown
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_over = False
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the interpreter is going down, and nothing can be begun any more."""
-        return self._is_over
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begin the work."""
@@ -52,7 +50,7 @@ class Tasks:
             await work
         except Exception as error:  # noqa: BLE001 (whatever it is, somebody must know)
             if _is_shutdown(error):
-                self._is_over = True
+                self._on_shutdown()
             else:
                 self._on_error(error)
 

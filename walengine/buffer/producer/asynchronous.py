@@ -214,6 +214,12 @@ class AsyncProducer:
         """
         await self._opened().flush()
 
+    async def _put(self, entries: Iterable[ReadableBuffer], metadata: bytes) -> None:
+        """Produce, write at once and wait: what a sink does with a batch of its own."""
+        handle = await self.produce(entries, metadata)
+        self._opened().seal()
+        await handle.watcher.await_durable()
+
     def conflict_rate(self) -> float:
         """Return the share of appends that another writer of the manifest won, in percent."""
         return self._opened(anywhere=True).counters.conflict_rate()
@@ -308,7 +314,7 @@ def _seconds(duration: float | timedelta) -> float:
 
 def _warn(pipeline: Pipeline, name: str) -> None:
     """Tell of a producer that nobody closed."""
-    calls, entries = pipeline.held.count()
+    calls, entries = map(sum, zip(pipeline.held.count(), pipeline.lost, strict=True))
     if calls == 0:
         return
     warnings.warn(

@@ -122,6 +122,10 @@ class Producer:
         """
         self._thread.run(self._inner.flush)
 
+    def _put(self, entries: Iterable[ReadableBuffer], metadata: bytes) -> None:
+        """Produce, write at once and wait: what a sink does with a batch of its own."""
+        self._thread.run(lambda: self._inner._put(entries, metadata))  # noqa: SLF001
+
     def conflict_rate(self) -> float:
         """Return the share of appends that another writer of the manifest won, in percent."""
         return self._inner.conflict_rate()
