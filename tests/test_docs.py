@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import walengine
+import walengine.buffer
 from walengine.cli import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -113,19 +114,16 @@ def test_every_command_is_in_the_readme(command):
     assert f"`walengine {command}`" in README
 
 
-@pytest.mark.parametrize("name", walengine.__all__)
+@pytest.mark.parametrize("name", [*walengine.__all__, *walengine.buffer.__all__])
 def test_every_public_name_is_on_the_api_page(name):
     assert re.search(rf"`{name}\b", text_of("docs/API.md"))
 
 
-def test_every_public_member_of_the_writer_and_the_reader_is_on_the_api_page():
+def test_every_public_member_of_the_classes_that_are_used_is_on_the_api_page():
     page = text_of("docs/API.md")
-    members = {
-        name
-        for kind in (walengine.PortableWalWriter, walengine.WalReader)
-        for name in dir(kind)
-        if not name.startswith("_")
-    }
+    kinds = (walengine.PortableWalWriter, walengine.WalReader, walengine.buffer.AsyncConsumer,
+             walengine.buffer.Consumer, walengine.buffer.Producer)  # fmt: skip
+    members = {name for kind in kinds for name in dir(kind) if not name.startswith("_")}
     internal = {"after_fork_in_child", "close_at_exit", "native"}
     assert [name for name in sorted(members - internal) if f"`{name}" not in page] == []
 

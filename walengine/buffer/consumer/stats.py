@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from walengine.buffer.collector._background import Collector
 from walengine.buffer.consumer._session import Session
@@ -37,6 +39,10 @@ class ConsumerStats:
     collector_passes: int
     warnings: tuple[str, ...]
     metrics: MetricsSnapshot
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        return dataclasses.asdict(self)
 
 
 def stats_of(
