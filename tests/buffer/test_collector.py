@@ -442,6 +442,22 @@ def test_its_errors_are_warnings_until_they_are_over(run, memory_queue, caplog):
     run(scenario())
 
 
+def test_a_mistake_of_its_own_is_told_and_does_not_end_it(run, memory_queue, caplog):
+    class Broken(During):
+        async def list(self, prefix):
+            if prefix is None:
+                yield
+            raise ZeroDivisionError("a mistake")
+
+    async def scenario():
+        async with consumer_of(memory_queue, Broken(memory_queue.store, None)) as consumer:
+            await until(lambda: consumer.stats().collector_passes >= 2)
+            assert consumer.stats().warnings == ("collector: ZeroDivisionError('a mistake')",)
+        assert "ZeroDivisionError: a mistake" in caplog.text
+
+    run(scenario())
+
+
 def test_a_collector_that_finds_a_newer_consumer_ends_and_tells_its_own(run, queue):
     async def scenario():
         async with consumer_of(queue) as old:

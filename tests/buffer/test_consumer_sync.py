@@ -62,7 +62,7 @@ def test_a_newer_consumer_fences_this_one(queue):
             for _ in range(2):
                 with pytest.raises(FencedError):
                     old.next_batch()
-    with pytest.raises(QueueError, match="not open"):
+    with pytest.raises(QueueError, match="closed"):
         old.next_batch()
     old.close()
 

@@ -62,6 +62,10 @@ class Collector:
                 return
             except QueueError as error:
                 self._complain(str(error))
+            except Exception as error:
+                # A mistake in here must not end collecting in silence.
+                log.exception("%s: collector", self._queue.name)
+                self.problem = repr(error)
             finally:
                 self.passes += 1
 

@@ -77,6 +77,7 @@ class _Flights:
             return  # the cursor was moved while the manifest was read
         for descriptor in descriptors:
             task = asyncio.ensure_future(self._source.fetch(descriptor))
+            task.add_done_callback(_look)
             self._under_way.append((descriptor.sequence, task))
 
     def first(self) -> Awaitable[ConsumedBatch] | None:
@@ -106,12 +107,11 @@ class _Flights:
 
     def _drop(self, task: asyncio.Task[ConsumedBatch]) -> None:
         task.cancel()
-        task.add_done_callback(_ignore)
         self._dropped.add(task)
         task.add_done_callback(self._dropped.discard)
 
 
-def _ignore(task: asyncio.Task[ConsumedBatch]) -> None:
-    """Look at the task's error, which nobody else will."""
+def _look(task: asyncio.Task[ConsumedBatch]) -> None:
+    """Look at the task's error: of a batch that nobody comes to take, nobody else will."""
     if not task.cancelled():
         task.exception()

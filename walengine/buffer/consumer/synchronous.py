@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Generator
 from datetime import timedelta
@@ -197,7 +198,8 @@ def _iterated(
         while True:
             yield thread.run(one)
     finally:
-        if thread.is_running:
+        # Not where it cannot wait, in a collection on the loop's own thread: the loop closes it.
+        with contextlib.suppress(QueueError):
             thread.run(close)
 
 
