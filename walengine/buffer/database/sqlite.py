@@ -168,7 +168,7 @@ class SqliteDatabase:
 
     def read_state(self) -> Stored | None:
         """Return the state row."""
-        query = f"SELECT sequence, queue FROM {_quoted(self._state)} WHERE sink = ?"  # noqa: S608
+        query = f"SELECT sequence, queue FROM {_quoted(self._state)} WHERE sink = ?"
         row = self._open_connection.execute(query, (self._name,)).fetchone()
         return None if row is None else Stored(*row)
 
@@ -181,20 +181,20 @@ class SqliteDatabase:
     def insert_state(self, sequence: int) -> bool:
         """Make the state row."""
         insert = (
-            f"INSERT INTO {_quoted(self._state)} (sink, queue, sequence) VALUES (?, ?, ?) "  # noqa: S608
+            f"INSERT INTO {_quoted(self._state)} (sink, queue, sequence) VALUES (?, ?, ?) "
             "ON CONFLICT DO NOTHING"
         )
         return self._changes(insert, (self._name, self._queue, sequence))
 
     def move_state(self, known: int, sequence: int) -> bool:
         """Move the state row if it is still at known."""
-        update = f"UPDATE {_quoted(self._state)} SET sequence = ? WHERE sink = ? AND sequence = ?"  # noqa: S608
+        update = f"UPDATE {_quoted(self._state)} SET sequence = ? WHERE sink = ? AND sequence = ?"
         return self._changes(update, (sequence, self._name, known))
 
     def remember(self, identity: str, sequence: int) -> bool:
         """Store an identity."""
         insert = (
-            f"INSERT INTO {_quoted(self._identities)} (sink, identity, sequence) "  # noqa: S608
+            f"INSERT INTO {_quoted(self._identities)} (sink, identity, sequence) "
             "VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
         )
         return self._changes(insert, (self._name, identity, sequence))
@@ -203,7 +203,7 @@ class SqliteDatabase:
         """Delete old identities."""
         table = _quoted(self._identities)
         delete = (
-            f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} "  # noqa: S608
+            f"DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} "
             "WHERE sink = ? AND stored_at < CAST(strftime('%s', 'now') AS INTEGER) - ? LIMIT ?)"
         )
         self._open_connection.execute(delete, (self._name, older_than_s, FORGOTTEN_AT_ONCE))
@@ -212,7 +212,7 @@ class SqliteDatabase:
         """Insert rows."""
         columns = ", ".join(map(_quoted, self._columns))
         marks = ", ".join("?" * len(self._columns))
-        insert = f"INSERT INTO {_quoted(self._table)} ({columns}) VALUES ({marks})"  # noqa: S608
+        insert = f"INSERT INTO {_quoted(self._table)} ({columns}) VALUES ({marks})"
         self._open_connection.executemany(insert, rows)
 
     def commit(self) -> None:
