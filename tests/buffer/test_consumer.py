@@ -1,6 +1,7 @@
 """The consumer on a store: order, positions, acks, descriptors, closing."""
 
 import asyncio
+import time
 
 import pytest
 from fed_queue import MANIFEST, OWNER, TestQueue, fresh_memory, opened
@@ -11,11 +12,13 @@ from walengine.buffer import (
     BatchDescriptor,
     CompressionType,
     ConsumerConfig,
+    FencedError,
     Metadata,
     ObjectStoreConfig,
     PairingError,
     QueueError,
     SequenceGapError,
+    collect_garbage,
 )
 from walengine.buffer._environment import Environment
 from walengine.buffer.entry import Listing
@@ -160,6 +163,31 @@ class Counting(MemoryStore):
         if version is not None and version.etag == etag:
             return await super().get_if_changed(name, etag, max_bytes=max_bytes)
         return await super().get(name, max_bytes=max_bytes)
+
+
+def test_a_queue_in_every_kind_of_store(run, store_config):
+    """Memory, a directory, two servers of S3's protocol: opened as configured, with the probe."""
+
+    async def scenario():
+        queue = TestQueue(store_config)
+        async with AsyncConsumer(queue.config) as consumer:
+            locations = await queue.add(5)
+            assert await drain(consumer) == list(range(5))
+            await consumer.ack_through(1)
+            assert await queue.listed() == [2, 3, 4]
+            async with AsyncConsumer(queue.config, 2) as newer:
+                assert await drain(newer) == [3, 4]
+                await newer.ack_through(3)
+                with pytest.raises(FencedError):
+                    await consumer.ack_through(4)
+            assert await queue.listed() == [4]
+        around = Environment(store=queue.store, wall_ms=lambda: time.time_ns() // 10**6 + 3_600_000)
+        found = await collect_garbage(queue.config, environment=around)
+        assert {each.name for each in found.deleted} == set(locations[:4])
+        assert await queue.objects() == {MANIFEST, OWNER, locations[4]}
+        await queue.store.aclose()
+
+    run(scenario())
 
 
 # ---- descriptors ---------------------------------------------------------------------------------
@@ -333,6 +361,7 @@ class Busy:
 def test_a_consumer_is_opened_once_and_closed_for_good(run, queue):
     async def scenario():
         consumer = queue.consumer()
+        assert repr(consumer).endswith("ingest/manifest: not open>")
         with pytest.raises(QueueError, match="it is not open"):
             await consumer.next_batch()
         with pytest.raises(QueueError, match="it is not open"):
@@ -341,6 +370,7 @@ def test_a_consumer_is_opened_once_and_closed_for_good(run, queue):
             assert consumer.is_open
         await consumer.aclose()
         assert consumer.stats().epoch == 1
+        assert repr(consumer).endswith("ingest/manifest: epoch 1, next sequence 0, closed>")
         for call in (consumer.next_batch, consumer.flush, lambda: consumer.ack(0),
                      lambda: consumer.next_descriptors(1), lambda: anext(consumer.batches()),
                      lambda: consumer.skip(0, ""), consumer.__aenter__):  # fmt: skip

@@ -45,6 +45,7 @@ def test_batches_are_taken_and_acked(run, queue):
         assert (consumer.epoch, consumer.stats().epoch) == (1, 1)
         assert consumer.metrics.snapshot()["buffer.acks"] == 30
         assert consumer.config is queue.config
+        assert repr(consumer).startswith(f"<Consumer {queue.store.url} ingest/manifest: epoch 1")
     assert not consumer.is_open
     assert run(queue.listed()) == []
 

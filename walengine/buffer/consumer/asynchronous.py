@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import warnings
 import weakref
 from collections.abc import AsyncGenerator
 from datetime import timedelta
@@ -20,6 +18,7 @@ from walengine.buffer._queue import Queue
 from walengine.buffer.collector._background import Collector
 from walengine.buffer.config import ConsumerConfig
 from walengine.buffer.consumer._delivery import Delivery
+from walengine.buffer.consumer._lifetime import cancel_other, check_position, forget
 from walengine.buffer.consumer._read_ahead import read_ahead
 from walengine.buffer.consumer._session import Session
 from walengine.buffer.consumer.batches import BatchDescriptor, ConsumedBatch
@@ -330,6 +329,16 @@ class AsyncConsumer:
             raise QueueError(f"{self._name}: it is not open")
         return stats_of(self._session, self._collector, self._warnings, self.metrics)
 
+    def __repr__(self) -> str:
+        """Show what it consumes and how far it is."""
+        if self._session is None:
+            state = "not open"
+        else:
+            cursor = self._session.progress.cursor
+            state = f"epoch {self._session.epoch}, next sequence {cursor}"
+        where = f"{self.config.object_store.url} {self.config.manifest_path}"
+        return f"<{type(self).__name__} {where}: {state}{', closed' if self._is_closed else ''}>"
+
     # ---- inside ----------------------------------------------------------------------------------
 
     async def _open(self) -> None:
@@ -353,9 +362,9 @@ class AsyncConsumer:
         self._collector = Collector(queue, session.read, self.config, self.metrics)
         # Nothing of this may refer to the consumer: one that nobody closes must be found out.
         self._collecting = asyncio.create_task(self._collector.run_forever())
-        session.on_fenced = partial(_cancel_other, self._collecting)
+        session.on_fenced = partial(cancel_other, self._collecting)
         self._forgotten = weakref.finalize(
-            self, _forget, session, self._collecting, asyncio.get_running_loop(), os.getpid()
+            self, forget, session, self._collecting, asyncio.get_running_loop(), os.getpid()
         )
 
     def _opened(self) -> Session:
@@ -381,42 +390,6 @@ class AsyncConsumer:
     async def _close_environment(self, queue: Queue) -> None:
         if self._given is None:
             await queue.aclose()
-
-
-def check_position(last_acked_sequence: int | None) -> None:
-    """Check the argument; raises TypeError or ValueError."""
-    if last_acked_sequence is None:
-        return
-    if isinstance(last_acked_sequence, bool) or not isinstance(last_acked_sequence, int):
-        kind = type(last_acked_sequence).__name__
-        raise TypeError(f"last_acked_sequence must be an int or None, not {kind}")
-    if last_acked_sequence < 0:
-        raise ValueError("last_acked_sequence must not be negative; None is before the first")
-
-
-def _cancel_other(task: asyncio.Task[None]) -> None:
-    """Cancel the collector; unless it is what found out, for then it ends by itself."""
-    if task is not asyncio.current_task():
-        task.cancel()
-
-
-def _forget(
-    session: Session, collecting: asyncio.Task[None], loop: asyncio.AbstractEventLoop, pid: int
-) -> None:
-    """Stop the collector of a consumer that nobody closed, and tell what that left behind."""
-    if os.getpid() != pid:
-        return
-    with contextlib.suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(collecting.cancel)
-    progress = session.progress
-    if progress.is_dequeue_due and not session.is_fenced:
-        warnings.warn(
-            f"a consumer of {session.queue.name} was not closed: acked batches that are still "
-            f"listed, and may be delivered again: {progress.acked - progress.dequeued}. Close it, "
-            "or use it in a with block",
-            ResourceWarning,
-            stacklevel=2,
-        )
 
 
 AsyncConsumer.__module__ = "walengine.buffer"

@@ -172,6 +172,10 @@ class Consumer:
         """What it consumes."""
         return self._inner.config
 
+    def __repr__(self) -> str:
+        """Show what it consumes and how far it is."""
+        return repr(self._inner).replace("AsyncConsumer", type(self).__name__, 1)
+
 
 class FetchHandle:
     """The synchronous twin of ``ConsumerFetchHandle``; ``Consumer.fetch_handle`` makes it."""
