@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import struct
@@ -364,3 +365,32 @@ def test_a_batch_that_cannot_be_had_stops_until_it_is_skipped(url, tmp_path, dam
     assert ends(consume(url, *into, "--skip", 1), 0)
     assert query(path, "SELECT a FROM t ORDER BY rowid") == [("a",), ("c",)]
     assert stats(url)["queue_length"] == 0
+
+
+def test_a_database_from_a_backup_finds_the_gap(url, tmp_path):
+    """Goal: what was acked since is gone from the queue; nobody goes on without being told."""
+    path, copy = tmp_path / "lines.db", tmp_path / "backup.db"
+    into = ("--into", path, "--table", "t", "--columns", "a", "--create", "--drain")
+    produce(url, data=b"a\n")
+    assert ends(consume(url, *into), 0)
+    shutil.copy(path, copy)
+    produce(url, data=b"b\n")
+    assert ends(consume(url, *into), 0)
+    shutil.copy(copy, path)
+    produce(url, data=b"c\n")
+    assert ends(consume(url, *into), 1, "acked sequence is 0", "--allow-gap goes on without")
+    assert query(path, "SELECT a FROM t") == [("a",)]
+    assert ends(consume(url, *into, "--take-over", "--allow-gap"), 0)
+    assert query(path, "SELECT a FROM t ORDER BY rowid") == [("a",), ("c",)]
+    assert query(path, "SELECT sequence FROM walengine_state") == [(2,)]
+
+
+def test_a_table_that_was_fed_by_another_queue_is_refused(url, tmp_path):
+    into = ("--into", tmp_path / "x.db", "--table", "t", "--columns", "a", "--create", "--drain")
+    produce(url)
+    assert ends(consume(url, *into), 0)
+    other = (tmp_path / "other").as_uri()
+    produce(other)
+    assert ends(consume(other, *into), 1, "the state row is that of queue file:.*a%20queue")
+    assert ends(consume(other, *into, "--name", "second"), 0)
+    assert query(tmp_path / "x.db", "SELECT count(*) FROM t") == [(10,)]

@@ -19,6 +19,7 @@ from walengine.buffer import (
     DatabaseError,
     FormatError,
     ObjectTooLargeError,
+    SequenceGapError,
 )
 from walengine.buffer._environment import open_environment
 from walengine.buffer._queue import Queue
@@ -124,9 +125,14 @@ async def _consume(request: Request, tally: Tally) -> None:
                     error.add_note("if it is the table that is missing: --create makes it")
                 raise
             start = await sink.start_sequence()
-        consumer = await stack.enter_async_context(
-            AsyncConsumer(config, start, allow_gap=request.allow_gap, environment=environment)
+        consumer = AsyncConsumer(
+            config, start, allow_gap=request.allow_gap, environment=environment
         )
+        try:
+            await stack.enter_async_context(consumer)
+        except SequenceGapError as error:
+            error.add_note("--allow-gap goes on without the batches that are gone")
+            raise
         await stack.enter_async_context(Presence(queue, environment, consumer.epoch))
         if sink is not None and consumer.last_acked_sequence not in {None, start}:
             # A gap that was allowed: the sink has to step over it too.
