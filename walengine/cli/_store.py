@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import click
 
+from walengine.buffer.store.port import ObjectStore
+from walengine.buffer.store.probe import make_store
 from walengine.buffer.store_config import ObjectStoreConfig
-
-if TYPE_CHECKING:
-    from walengine.buffer.store.port import ObjectStore
 
 FORMS = "file:///DIRECTORY, s3://BUCKET, gs://BUCKET or az://ACCOUNT/CONTAINER, each with /PREFIX"
 
@@ -72,10 +72,6 @@ def read_object(url: str, name: str, max_bytes: int) -> bytes | None:
         StorageError: The store failed.
         UnsupportedStoreError: Its package is missing.
     """
-    import asyncio  # noqa: PLC0415 (a fifth of the time that any other command takes to start)
-
-    from walengine.buffer.store.probe import make_store  # noqa: PLC0415 (the same)
-
     place = place_of(url)
     try:
         return asyncio.run(_read(make_store(place.store), place.name(name), max_bytes))

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from walengine.buffer.config import ConsumerConfig
+from walengine.buffer import ConsumerConfig
+from walengine.cli._consuming import Request, run_consumer
 from walengine.cli._formats_queue import FORMATS
 from walengine.cli._queue_options import configuration, queue_options
 from walengine.cli._run import standard_output
@@ -85,8 +86,6 @@ def consume(
     target = None if into is None else target_of(into, table, columns, rows, create=create)
     if target is None:
         standard_output()
-    from walengine.cli._consuming import Request, run_consumer  # noqa: PLC0415 (asyncio)
-
     request = Request(
         config, target, name, FORMATS[form or "raw"], drain, take_over, frozenset(skips), allow_gap
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from walengine.buffer.demo import run
 from walengine.cli._run import CLEAN, FAILED
 from walengine.cli._show import json_option, print_facts, print_json, progress
 from walengine.errors import WalError
@@ -43,8 +44,6 @@ def demo(
     The producer's process and the consumer's are killed with SIGKILL in mid-stream and started
     again. In the end every line must be in the table, once, in order.
     """
-    from walengine.buffer.demo import run  # noqa: PLC0415 (asyncio)
-
     place = directory or Path(tempfile.gettempdir())
     try:
         scratch = tempfile.TemporaryDirectory(prefix="walengine-demo-", dir=place)

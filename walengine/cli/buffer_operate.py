@@ -9,8 +9,12 @@ from typing import Any
 
 import click
 
-from walengine.buffer.config import ConsumerConfig
+from walengine.buffer import ConsumerConfig, collect_garbage
+from walengine.buffer import adopt as adopt_prefix
+from walengine.buffer._environment import Environment
+from walengine.buffer._queue import Queue
 from walengine.buffer.location import parse_batch_name
+from walengine.buffer.store.probe import make_store
 from walengine.cli._queue_options import configuration, queue_options
 from walengine.cli._run import CLEAN, FAILED, complain
 from walengine.cli._show import json_option, print_facts, print_json
@@ -62,8 +66,6 @@ def gc(
         ConsumerConfig, url, config_file, manifest_path, data_path_prefix,
         gc_grace_period=grace_period,
     )  # fmt: skip
-    from walengine.buffer import collect_garbage  # noqa: PLC0415 (asyncio)
-
     found = asyncio.run(collect_garbage(config, dry_run=dry_run))
     facts: dict[str, Any] = {
         "objects": found.objects,
@@ -108,8 +110,6 @@ def adopt(
             f"{place}: whatever its batches belong to now, give them to {config.manifest_path}?",
             abort=True, err=True,
         )  # fmt: skip
-    from walengine.buffer.pairing import adopt as adopt_prefix  # noqa: PLC0415 (asyncio)
-
     done = asyncio.run(adopt_prefix(config))
     facts = {"owner": done.owner, "manifest": done.manifest_path, "previous": done.previous}
     if as_json:
@@ -120,10 +120,6 @@ def adopt(
 
 async def _facts(config: ConsumerConfig, *, objects: bool) -> dict[str, Any]:
     """Read what is there; nothing is written, not even to find out whether that would work."""
-    from walengine.buffer._environment import Environment  # noqa: PLC0415 (asyncio)
-    from walengine.buffer._queue import Queue  # noqa: PLC0415 (the same)
-    from walengine.buffer.store.probe import make_store  # noqa: PLC0415 (the same)
-
     environment = Environment(store=make_store(config.object_store), owns_store=True)
     queue = Queue(environment, config)
     try:
@@ -152,7 +148,7 @@ async def _facts(config: ConsumerConfig, *, objects: bool) -> dict[str, Any]:
     return facts
 
 
-async def _objects(queue: Any, listed: set[str]) -> dict[str, int]:
+async def _objects(queue: Queue, listed: set[str]) -> dict[str, int]:
     counts = {"batch_objects": 0, "batch_bytes": 0, "unlisted_objects": 0, "unlisted_bytes": 0}
     async for info in queue.store.list(queue.data_path_prefix):
         if parse_batch_name(info.name, queue.data_path_prefix) is None and info.name not in listed:

@@ -8,19 +8,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from walengine._feed import chunks, lines, prefixed
-from walengine.buffer.config import ProducerConfig
+from walengine.buffer import Producer, ProducerConfig, Watcher, WriteHandle
 from walengine.cli._queue_options import configuration, queue_options
 from walengine.cli._run import standard_output, write_output
 from walengine.cli._show import json_option, print_json
 from walengine.errors import RecordTooLargeError, WalError
-
-if TYPE_CHECKING:
-    from walengine.buffer import Producer, Watcher, WriteHandle
 
 ENTRY_BYTES_MAX = 64 << 20
 
@@ -67,8 +64,6 @@ def produce(
         ProducerConfig, url, config_file, manifest_path, data_path_prefix,
         flush_interval=flush_interval, batch_compression=compression,
     )  # fmt: skip
-    from walengine.buffer import Producer  # noqa: PLC0415 (threads and a loop)
-
     source = sys.stdin.fileno()
     feed = _Feed(_print_ack if acks else lambda _: None)
     split = prefixed if length_prefixed else lines
