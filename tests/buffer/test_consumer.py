@@ -13,6 +13,7 @@ from walengine.buffer import (
     CompressionType,
     ConsumerConfig,
     FencedError,
+    FormatError,
     Metadata,
     ObjectStoreConfig,
     PairingError,
@@ -21,6 +22,7 @@ from walengine.buffer import (
     collect_garbage,
 )
 from walengine.buffer._environment import Environment
+from walengine.buffer.consumer import asynchronous
 from walengine.buffer.entry import Listing
 from walengine.buffer.store.memory import MemoryStore
 
@@ -383,7 +385,9 @@ def test_a_consumer_is_opened_once_and_closed_for_good(run, queue):
 def test_an_environment_that_was_given_stays_open(run):
     async def scenario():
         queue = TestQueue()
-        await (await queue.open(store=queue.store)).aclose()
+        around = Environment(store=queue.store, owns_store=True)
+        async with AsyncConsumer(queue.config, environment=around):
+            pass
         assert MANIFEST in await queue.objects()
 
     run(scenario())
@@ -393,6 +397,24 @@ def test_the_store_is_closed_with_the_consumer(run, queue):
     async def scenario():
         async with AsyncConsumer(queue.config) as consumer:
             store = consumer._opened().queue.store
+        with pytest.raises(QueueError, match="the store is closed"):
+            await store.get(MANIFEST)
+
+    run(scenario())
+
+
+def test_the_store_is_closed_when_opening_fails(run, monkeypatch):
+    async def scenario():
+        queue = TestQueue()
+        await queue.store.put(MANIFEST, b"broken")
+        store = MemoryStore(queue.config.object_store.name)
+
+        async def give(_config):
+            return Environment(store=store, owns_store=True)
+
+        monkeypatch.setattr(asynchronous, "open_environment", give)
+        with pytest.raises(FormatError):
+            await queue.open()
         with pytest.raises(QueueError, match="the store is closed"):
             await store.get(MANIFEST)
 

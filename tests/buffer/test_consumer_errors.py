@@ -14,6 +14,7 @@ from walengine.buffer import (
     SequenceGapError,
     StorageError,
 )
+from walengine.buffer.batch import encode_batch
 from walengine.buffer.entry import HEAD, LOCATION_LENGTH, Listing, Metadata
 from walengine.buffer.manifest import Manifest
 
@@ -168,6 +169,21 @@ def test_what_is_not_there_yet_cannot_be_skipped(run, queue):
     run(scenario())
 
 
+def test_batches_below_the_extra_prefixes_are_fetched(run):
+    async def scenario():
+        queue = TestQueue(extra_data_prefixes=["of/go"])
+        location = queue.namer.new().location.replace("ingest/", "of/go/run/")
+        await queue.store.put(location, encode_batch([b"1"]))
+        await queue.enqueue(Listing(location))
+        await elsewhere(queue)
+        async with opened(queue) as consumer:
+            assert (await consumer.next_batch()).entries == [b"1"]
+            with pytest.raises(FormatError, match="outside of ingest/ and of/go/"):
+                await consumer.next_batch()
+
+    run(scenario())
+
+
 def test_a_missing_batch_that_comes_back_is_delivered(run, queue):
     async def scenario():
         (location,) = await queue.add()
@@ -271,6 +287,8 @@ def test_an_unclear_dequeue_is_looked_up(run, queue, fault):
             assert len(await consumer.next_descriptors(9)) == 3
             await consumer.ack_through(1)
             assert await queue.listed() == [2]
+            writes = consumer.stats().metrics["buffer.manifest_writes"]
+            assert writes == (2 if fault is Fault.LOST_REPLY else 3)  # with the raise
             assert await consumer.next_descriptors(9) == []
             await consumer.ack(2)
         assert await queue.listed() == []
@@ -303,6 +321,47 @@ def test_a_dequeue_that_failed_is_made_by_the_next_ack(run, queue, count):
             assert await queue.listed() == list(range(100, 250))
 
     run(scenario())
+
+
+def test_a_dequeue_that_comes_late_is_no_gap(run, queue):
+    """Method: it is asked for, unclear, given up; less is asked for then; and then it happens."""
+
+    async def scenario():
+        await queue.add(101)
+        held = []
+
+        class Late(Through):
+            async def replace(self, name, data, etag):
+                if not held and Manifest.parse(data, name).sequences.start == 100:
+                    held.append(data)
+                    raise StorageError("no answer", unclear=True)
+                if held:
+                    raise StorageError("no connection")
+                return await self.store.replace(name, data, etag)
+
+        async with opened(queue, store=Late(queue.store)) as consumer:
+            await consumer.next_descriptors(101)
+            for sequence in range(99):
+                await consumer.ack(sequence)
+            for call in (lambda: consumer.ack(99), consumer.flush):
+                with pytest.raises(StorageError):
+                    await call()
+            await queue.store.put(MANIFEST, held[0])
+            assert await consumer.next_descriptors(1) == []
+            await consumer.ack(99)
+        assert await queue.listed() == [100]
+
+    run(scenario())
+
+
+class Through:
+    """A store that is another one, but for what a subclass changes."""
+
+    def __init__(self, store):
+        self.store = store
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
 
 
 def test_a_store_that_stays_unclear_is_the_callers_to_judge(run, queue):

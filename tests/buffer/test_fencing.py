@@ -14,7 +14,13 @@ from faults import Fault, FaultyStore
 from fed_queue import MANIFEST, TestQueue, opened
 from local_stores import program
 
-from walengine.buffer import BatchMissingError, FencedError, FormatError, ObjectStoreConfig
+from walengine.buffer import (
+    BatchMissingError,
+    FencedError,
+    FormatError,
+    ObjectStoreConfig,
+    SequenceGapError,
+)
 from walengine.buffer.manifest import EPOCH_MAX, Manifest
 
 
@@ -200,6 +206,24 @@ def test_a_zombie_opening_between_read_and_swap_goes_on_top(run, queue):
             await expect_fenced(read_all(other))
             assert (await late.next_batch()).sequence == 0
             await late.aclose()
+
+    run(scenario())
+
+
+def test_a_position_is_checked_again_when_the_raise_was_lost(run, queue):
+    async def scenario():
+        await queue.add(3)
+        store = Paused(queue.store)
+        store.armed = True
+        opening = asyncio.ensure_future(queue.open(0, store=store))
+        await store.reached.wait()
+        async with opened(queue) as other:
+            await other.next_descriptors(3)
+            await other.ack_through(1)
+            store.go_on.set()
+            with pytest.raises(SequenceGapError):
+                await opening
+            await other.flush()
 
     run(scenario())
 
