@@ -245,6 +245,11 @@ build/lint/%.o: %.c Makefile
 bench-core: .venv-test/core build/bench/limit ## Measure the log beside the plain C loop of the same I/O
 	.venv-test/bin/python bench/core.py $(BENCH_ARGUMENTS)
 
+# For make bench-buffer: --dir DIRECTORY, --json FILE, --rounds N, --only GROUP, --store.
+.PHONY: bench-buffer
+bench-buffer: .venv-test/core ## Measure the buffer from produce() to the consumer (6 minutes)
+	.venv-test/bin/python bench/buffer_path.py $(BENCH_ARGUMENTS)
+
 # With --store the results are kept in bench/results; see bench/README.md for the rest.
 COMPARE = .venv-bench/bin/python bench/compare.py
 
@@ -267,6 +272,8 @@ bench-proof: .venv-bench/core ## Count every contender's syncs under strace, and
 .PHONY: bench-report
 bench-report: .venv-bench/environment ## Draw the stored results and write them into bench/README.md
 	.venv-bench/bin/python bench/plots.py
+	@test ! -f bench/results/buffer.json || \
+	    .venv-bench/bin/python bench/buffer_plots.py bench/results/buffer.json
 	.venv-bench/bin/python bench/readme.py
 
 # A step that fails is seen, and does not keep the others from running.

@@ -201,6 +201,22 @@ def test_a_batch_held_up_for_long_is_uploaded_again_before_it_is_listed():
     in_world(body)
 
 
+def test_a_name_is_old_by_the_stores_clock_too():
+    """Goal: a machine that slept, whose loop's clock stood still, does not list an old name."""
+
+    async def body(world):
+        world.plan = always(Fault.FAIL_BEFORE, "create", "replace", part=MANIFEST)
+        async with world.producer() as producer:
+            handle = await producer.produce([b"a"])
+            await asyncio.sleep(1)
+            world.skew_ms += 130_000
+            world.plan = None
+            await handle.watcher.await_durable()
+            assert producer.stats().names_renewed == 1
+
+    in_world(body)
+
+
 @pytest.mark.parametrize("clock", ["stands", "steps back"])
 def test_a_name_is_old_by_the_loops_clock_too(clock):
     """Goal: who sets the wall clock back does not make an old name young."""
