@@ -69,18 +69,18 @@ class Client:
     async def put(self, name, data):
         data = bytes(data)
         who = self.process.name
-        await self._call("put", name, lambda: self.objects.put(who, name, data) and None)
+        await self._call("put", name, lambda: self.objects.put(who, name, data) and None, data)
 
     async def create(self, name, data):
         data = bytes(data)
         who = self.process.name
-        return await self._call("create", name, lambda: self.objects.create(who, name, data))
+        return await self._call("create", name, lambda: self.objects.create(who, name, data), data)
 
     async def replace(self, name, data, etag):
         data = bytes(data)
         who = self.process.name
         return await self._call(
-            "replace", name, lambda: self.objects.replace(who, name, data, etag)
+            "replace", name, lambda: self.objects.replace(who, name, data, etag), data
         )
 
     async def list(self, prefix=""):
@@ -107,9 +107,9 @@ class Client:
             return ObjectTooLargeError(f"{name} is too large", object=name, max_bytes=max_bytes)
         return StoredObject(there.data, there.etag)
 
-    async def _call(self, verb, name, do):
+    async def _call(self, verb, name, do, data=None):
         answer = self.process.loop.create_future()
-        self.witness.asked(self.process, verb, name)
+        self.witness.asked(self.process, verb, name, data)
         self._strike(Point.BEFORE, verb, name)
         if self.process.frozen or self.weather.dawdles():
             delay_s = self.weather.latency_s()

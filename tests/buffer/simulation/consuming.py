@@ -12,6 +12,7 @@ import functools
 from simulation import decoder
 from simulation.database import Connection, ConnectionLostError
 from simulation.producing import Dice, inline, transient
+from simulation.taking import TAKERS
 from walengine.buffer import (
     AsyncConsumer,
     BatchMissingError,
@@ -50,12 +51,7 @@ class Drain:
     async def program(self, process):
         self.chance = process.chance
         self.connection = Connection(process, self.run.database, self.run.weather)
-        self.environment = Environment(
-            store=self.run.client(process, "c"),
-            wall_ms=process.wall_ms,
-            random=Dice(0, process.chance),
-            offload=inline,
-        )
+        self.client = self.run.client(process, "c")
         while not self.fenced:
             try:
                 await self.consume()
@@ -78,9 +74,15 @@ class Drain:
             await self.close(consumer)
 
     async def open(self, known):
+        environment = Environment(
+            store=self.client,
+            wall_ms=self.process.corrected_ms(),
+            random=Dice(0, self.chance),
+            offload=inline,
+        )
         try:
             return await AsyncConsumer.open(
-                config_of(self.plan, self.run.plan.grace_s), known, environment=self.environment
+                config_of(self.plan, self.run.plan.grace_s), known, environment=environment
             )
         except SequenceGapError:
             if await self.sequence() != known:
@@ -91,33 +93,35 @@ class Drain:
             raise TakenOverError from None
 
     async def drain(self, consumer, known):
-        poll_s = self.plan.poll_s
-        missing = 0
-        while True:
-            try:
-                batch = await consumer.next_batch()
-            except BatchMissingError as error:
-                missing += 1
-                if missing > MISSING_MAX:
-                    known = await self.skip(consumer, known, error.sequence)
-                    missing = 0
+        """Take batch after batch, until an error that another attempt does not cure."""
+        poll_s, missing = self.plan.poll_s, 0
+        taker = TAKERS[self.plan.takes](consumer)
+        try:
+            while True:
+                try:
+                    batch = await taker.take()
+                    self.idle = self.idle or batch is None
+                except BatchMissingError as error:
+                    missing += 1
+                    if missing > MISSING_MAX:
+                        known = await self.skip(consumer, taker, known, error.sequence)
+                    else:
+                        await asyncio.sleep(60.0)
+                    continue
+                except QueueError as error:
+                    if not transient(error):
+                        raise
+                    batch = None
+                if batch is not None:
+                    known = await self.store(known, batch)
+                    await self.acknowledge(consumer, batch.sequence)
+                    poll_s, missing = self.plan.poll_s, 0
                 else:
-                    await asyncio.sleep(60.0)
-                continue
-            except QueueError as error:
-                if not transient(error):
-                    raise
-                await asyncio.sleep(poll_s)
-                continue
-            if batch is None:
-                self.idle = True
-                await self.maybe_flush(consumer)
-                await asyncio.sleep(poll_s)
-                poll_s = min(2 * poll_s, POLL_S_MAX)
-                continue
-            poll_s, missing = self.plan.poll_s, 0
-            known = await self.store(known, batch)
-            await self.acknowledge(consumer, batch.sequence)
+                    await self.maybe_flush(consumer)
+                    await asyncio.sleep(poll_s)
+                    poll_s = min(2 * poll_s, POLL_S_MAX)
+        finally:
+            await taker.aclose()
 
     async def store(self, known, batch):
         self.run.oracle.consumed(batch)
@@ -129,11 +133,12 @@ class Drain:
             raise TakenOverError
         return batch.sequence
 
-    async def skip(self, consumer, known, sequence):
+    async def skip(self, consumer, taker, known, sequence):
         self.run.oracle.skipped(sequence)
         if not await self.connection.transact(known, sequence, None, []):
             raise TakenOverError
-        await self.again(lambda: consumer.skip(sequence, "its object is gone"))
+        await consumer.skip(sequence, "its object is gone")
+        taker.skipped()
         await self.acknowledge(consumer, sequence)
         return sequence
 

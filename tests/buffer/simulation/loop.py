@@ -9,6 +9,8 @@ tell the difference but by the store, and each request to that is an event.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import warnings
 from asyncio import events
 from collections import deque
 
@@ -67,12 +69,10 @@ class ProcessLoop(asyncio.AbstractEventLoop):
             if task.done():
                 continue
             task._log_destroy_pending = False
-            try:
+            with warnings.catch_warnings(), contextlib.suppress(Exception):
+                # A task that never began, a finally that awaits: nobody is there to mind.
+                warnings.simplefilter("ignore", RuntimeWarning)
                 task.get_coro().close()
-            except (RuntimeError, ValueError):
-                pass  # it awaits while it is closed
-            except BaseException as error:  # noqa: BLE001 (what a finally raises in a grave)
-                del error
 
     # ---- what asyncio asks for -------------------------------------------------------------------
 

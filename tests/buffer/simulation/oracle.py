@@ -1,5 +1,6 @@
 """The invariants, judged from the outside: from the store's history, the rows and what was told.
 
+B0  everything comes to an end, and nobody is refused who has no reason to be
 B1  what await_durable confirmed is delivered
 B2  a sink that stores sequence, identity and data in one transaction has each entry once
 B3  a producer's entries keep their order
@@ -16,10 +17,19 @@ from __future__ import annotations
 import re
 
 from simulation import decoder
+from simulation.mind import Mind
+from walengine.buffer import (
+    FencedError,
+    ManifestLostError,
+    PairingError,
+    SequenceGapError,
+    StorageError,
+)
 
 OPERATOR = "operator"
 MANIFEST = "ingest/manifest"
 PREFIX = "ingest"
+EMPTY_BATCH = b"\0\0\0\0\0\1\0"
 BATCH_NAME = re.compile(PREFIX + r"/[0-7][0-9A-HJKMNP-TV-Z]{25}\.batch")
 
 
@@ -40,12 +50,14 @@ class Oracle:
         self.world = world
         self.objects = objects
         self.grace_ms = grace_ms
+        self.broken = None  # the first violation
         self.version = decoder.EMPTY
         self.listed = {}  # location -> sequence, of the version that is there
         self.lost = False  # the operator deleted the manifest
         self.batches = {}  # sequence -> location, ever
         self.contents = {}  # location -> the entries last put there
-        self.appended = {}  # (who, identity)
+        self.ever_listed = set()  # entries
+        self.appended = {}  # (who, identity) -> sequence
         self.epochs = {}  # who -> the highest epoch it raised
         self.minds = {}  # who -> Mind
         self.calls = {}  # (producer, call) -> entries, in the order of the calls
@@ -62,26 +74,41 @@ class Oracle:
     # ---- what is told ----------------------------------------------------------------------------
 
     def produced(self, who, call, entries):
-        """A producer accepted these."""
+        """A producer was asked to take these."""
         self.calls[who, call] = entries
+
+    def withdrawn(self, who, call):
+        """The producer had not taken them, and now must not."""
+        self.world.note(who, "withdraws", call)
+        del self.calls[who, call]
 
     def confirmed(self, who, call):
         """A producer said that this call is durable."""
         self.world.note(who, "durable", call)
         self.durable.add((who, call))
+        unlisted = set(self.calls[who, call]) - self.ever_listed
+        self._check("B1", not unlisted, f"{who} calls {sorted(unlisted)} durable: never listed")
 
-    def asked(self, process, verb, name):
+    def asked(self, process, verb, name, data):
         """A process asks something of the store: whether it may is judged by what it knows now."""
+        mind = self.mind_of(process)
         if verb == "delete":
-            mind = self.minds.setdefault(process.name, Mind())
             problems = mind.problems(name, self.epochs.get(process.name), self.grace_ms)
             mind.doomed[name] = list(problems)
+        elif verb == "list":
+            mind.begin_pass()
+        elif verb == "put":
+            mind.put_ms[name] = self.world.now_ms()
+        elif name == MANIFEST and data is not None:
+            for location, age_ms in mind.old_names(data, self.world.now_ms()):
+                message = f"{process.name} lists {location}, a name {age_ms / 1000:.0f} s old"
+                self._check("B6", False, message)
 
     def answered(self, process, verb, name, result):
         """An answer of the store reached a process."""
-        mind = self.minds.setdefault(process.name, Mind())
+        mind = self.mind_of(process)
         if verb == "list":
-            mind.listed_at_ms = process.wall_ms()
+            mind.listed_at_ms = self.world.now_ms() + process.skew_at_first_ms
             mind.read_since = False
             mind.infos = {info.name: info for info in result} if isinstance(result, list) else {}
         elif name == MANIFEST and verb in {"get", "get_if_changed"}:
@@ -89,12 +116,22 @@ class Oracle:
         elif name == MANIFEST and isinstance(result, str):
             mind.saw(self.versions[result])
 
+    def mind_of(self, process):
+        return self.minds.setdefault(process.name, Mind())
+
     def consumed(self, batch):
         """A consumer was given this batch."""
         location, entries = batch.location, list(map(bytes, batch.entries))
         listed = self.batches[batch.sequence]
         self._check("B2", location == listed or self.lost, f"{location}, {listed} is listed")
         self._check("B2", entries == self.contents[location], f"{location} has other entries")
+
+    def refused(self, who, error):
+        """A program was told that it cannot go on, or that a batch failed."""
+        told_of_loss = isinstance(error, (ManifestLostError, PairingError, SequenceGapError))
+        strange = not isinstance(error, (StorageError, FencedError))
+        self._check("B0", self.lost or not told_of_loss, f"{who} is refused: {error}")
+        self._check("B0", told_of_loss or not strange, f"{who} is told {error!r}")
 
     def skipped(self, sequence):
         """A sink went past a batch that is not there."""
@@ -151,6 +188,7 @@ class Oracle:
             self._check("B5", not (again and beside), f"{who} lists {identity} beside itself")
             self.appended[who, identity] = entry.sequence
             self.batches[entry.sequence] = entry.location
+            self.ever_listed.update(self.contents[entry.location])
 
     def _noticed_loss(self, who, before):
         seen = self.minds.setdefault(who, Mind())
@@ -220,58 +258,9 @@ class Oracle:
 
     def _check(self, invariant, holds, message):
         if not holds:
-            raise InvariantError(f"{invariant} at {self.world.now_s:.3f} s: {message}")
-
-
-class Mind:
-    """What one process was last told of the manifest and of the listing, for B5 and B6."""
-
-    def __init__(self):
-        self.next_sequence = 0
-        self.epoch = 0
-        self.known = None  # the version it read last, or None: absent
-        self.read_since = False  # the last listing
-        self.listed_at_ms = None
-        self.infos = {}
-        self.doomed = {}  # name -> why it ought not to be deleted
-
-    def read(self, result):
-        if result is None:
-            self.known, self.read_since = None, True
-        elif hasattr(result, "data"):
-            self.saw(decoder.manifest(result.data))
-            self.read_since = True
-        elif not isinstance(result, Exception):
-            self.read_since = True  # not modified
-
-    def saw(self, version):
-        self.known = version
-        self.next_sequence = max(self.next_sequence, version.next_sequence)
-        self.epoch = max(self.epoch, version.epoch)
-
-    def problems(self, name, epoch, grace_ms):
-        """Say why this process had to leave this object alone."""
-        info, known = self.infos.get(name), self.known
-        if info is None:
-            yield "it was not in the listing"
-            return
-        name_ms = decoder.name_ms(name)
-        if self.listed_at_ms - info.last_modified_ms < grace_ms:
-            yield "it was modified within the grace period"
-        if self.listed_at_ms - name_ms < grace_ms:
-            yield "its name is from within the grace period"
-        if not self.read_since:
-            yield "the manifest was not read after the listing"
-        if known is None or known.next_sequence == 0:
-            yield "the manifest is missing, or has never listed a batch"
-            return
-        if known.epoch != epoch:
-            yield f"the manifest has epoch {known.epoch}, not {epoch}"
-        if any(entry.location == name for entry in known.entries):
-            yield "the manifest lists it"
-        oldest = min((decoder.name_ms(entry.location) for entry in known.entries), default=None)
-        if oldest is not None and name_ms >= oldest:
-            yield "a listed batch is older"
+            # Kept, because it may be raised where somebody catches everything.
+            self.broken = self.broken or f"{invariant} at {self.world.now_s:.3f} s: {message}"
+            raise InvariantError(self.broken)
 
 
 def is_batch(name):

@@ -14,6 +14,7 @@ from walengine.buffer import AsyncProducer, ObjectStoreConfig, ProducerConfig, Q
 from walengine.buffer._environment import Environment
 
 LIVES_MAX = 6
+FLUSH_RATE = 0.1
 IDENTITY_BITS = 80
 
 
@@ -33,9 +34,11 @@ class Source:
         self.lives = 0
         self.made = 0
         self.process = None
-        # Twins have one seed: they give the same batches the same identities.
-        self.seed = "twin" if plan.twin else self.name
-        self.label = "twin" if plan.twin else None
+
+    @property
+    def is_twin(self):
+        """Twins make the same calls and give them the same identities, for as long as they live."""
+        return self.plan.twin and self.lives == 1
 
     @property
     def done(self):
@@ -61,24 +64,52 @@ class Source:
         environment = Environment(
             store=self.run.client(process, "p"),
             wall_ms=process.wall_ms,
-            random=Dice(f"{self.run.seed} {self.seed} {self.lives}", process.chance),
+            random=Dice(f"{self.run.seed} {self.label(process)}", process.chance),
             offload=inline,
         )
         confirmations = []
         try:
             producer = await self.open(process, environment)
-            async with producer:
-                while self.made < self.plan.calls:
-                    call = self.made
-                    self.made += 1
-                    handle = await producer.produce(*self.input(process, call))
-                    confirmations.append(asyncio.ensure_future(self.confirm(process, call, handle)))
-                    await asyncio.sleep(process.chance.expovariate(1 / self.plan.pause_s))
-                    if process.chance.random() < 0.1:
-                        await producer.flush()
+            try:
+                await self.produce_all(process, producer, confirmations)
+            finally:
+                await producer.aclose(self.plan.closing_s)
         except QueueError as error:
             self.run.refused(process, error)
         await asyncio.gather(*confirmations)
+
+    async def produce_all(self, process, producer, confirmations):
+        while self.made < self.plan.calls:
+            call = self.made
+            self.made += 1
+            handle = await self.produce(process, producer, call)
+            if handle is not None:
+                confirmations.append(asyncio.ensure_future(self.confirm(process, call, handle)))
+            await asyncio.sleep(process.chance.expovariate(1 / self.plan.pause_s))
+            if process.chance.random() < FLUSH_RATE:
+                await self.flush(process, producer)
+
+    async def produce(self, process, producer, call):
+        """Make a call; returns None if it was not accepted."""
+        try:
+            async with asyncio.timeout(self.plan.patience_s):
+                return await producer.produce(*self.input(process, call))
+        except (TimeoutError, QueueError) as error:
+            self.run.oracle.withdrawn(process.name, call)
+            if isinstance(error, QueueError):
+                self.run.refused(process, error)
+                if not transient(error):
+                    raise
+            return None
+
+    async def flush(self, process, producer):
+        try:
+            await producer.flush()
+        except QueueError as error:
+            self.run.refused(process, error)
+
+    def label(self, process):
+        return "twin" if self.is_twin else process.name
 
     async def open(self, process, environment):
         while True:
@@ -91,11 +122,11 @@ class Source:
 
     def input(self, process, call):
         """Return a call's entries and metadata; each entry is unique, but for twins."""
-        label = self.label or process.name
+        label = self.label(process)
         count = 1 + call % 3
         entries = [f"{label} {call} {i}".encode() for i in range(count)]
         self.run.oracle.produced(process.name, call, entries)
-        return entries, f"{label} {call}".encode()
+        return entries, f"{label} {call}".encode().ljust(self.plan.metadata_bytes, b".")
 
     async def confirm(self, process, call, handle):
         try:
@@ -138,4 +169,7 @@ def config_of(plan):
         flush_size_bytes=plan.flush_size_bytes,
         max_inflight_batches=plan.max_inflight_batches,
         delivery_timeout=plan.delivery_timeout,
+        max_buffered_inputs=1 if plan.patience_s else 1000,
+        max_buffered_bytes=plan.max_buffered_bytes,
+        max_manifest_bytes=plan.max_manifest_bytes,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import warnings
 from collections import Counter
@@ -14,18 +15,20 @@ from simulation.consuming import Drain
 from simulation.database import Database
 from simulation.nemesis import Nemesis
 from simulation.objects import Objects
-from simulation.oracle import MANIFEST, OPERATOR, PREFIX, InvariantError, Oracle
+from simulation.oracle import EMPTY_BATCH, MANIFEST, OPERATOR, PREFIX, InvariantError, Oracle
 from simulation.plan import ConsumerPlan
 from simulation.producing import Source
 from simulation.weather import Weather
 from simulation.world import World
 
+COLLECTED_EVERY = 50
 SETTLED_S_MAX = 200_000.0
 """By then a run must have come to rest: outages and freezes last for hours, not for days."""
 
 LAST = ConsumerPlan(
-    start_s=0.0, poll_s=1.0, flush_rate=1.0, gc_interval=600.0, skew_ms=0, stubborn=True
-)
+    start_s=0.0, poll_s=1.0, flush_rate=1.0, takes="next_batch", gc_interval=600.0, skew_ms=0,
+    stubborn=True,
+)  # fmt: skip
 
 
 class Verdict(NamedTuple):
@@ -53,10 +56,10 @@ class Run:
         sink_knows_identities: Off, the sink forgets half of its rule: a mutant.
     """
 
-    def __init__(self, seed, *, sink_knows_identities=True):
+    def __init__(self, seed, kinds=tuple(plans.KINDS), *, sink_knows_identities=True):
         self.seed = seed
         self.sink_knows_identities = sink_knows_identities
-        self.plan = plans.draw(seed)
+        self.plan = plans.draw(seed, kinds)
         self.world = World(seed)
         self.objects = Objects(self.world)
         self.weather = Weather(
@@ -74,7 +77,7 @@ class Run:
     def furnish(self):
         """Put what is there before anybody comes: leavings of the dead, and others' objects."""
         old = "01HF0000000000000000000000.batch"  # of days before the beginning
-        self.objects.put(OPERATOR, f"{PREFIX}/{old}", b"\0\0\0\0\0\1\0")
+        self.objects.put(OPERATOR, f"{PREFIX}/{old}", EMPTY_BATCH)
         self.oracle.strangers = (
             f"{PREFIX}/below/{old}", f"{PREFIX}2/{old}", f"{PREFIX}/{old}.copy",
             f"{PREFIX}/x{old}", f"{PREFIX}/{old.lower()}", f"{PREFIX}/notes.txt", old,
@@ -90,6 +93,7 @@ class Run:
 
     def refused(self, process, error):
         """A program was told that it cannot go on, or that a batch failed."""
+        self.oracle.refused(process.name, error)
         self.world.note(process.name, "was told", type(error).__name__)
         self.counts[type(error).__name__] += 1
 
@@ -103,76 +107,106 @@ class Run:
             self.world.at(source.plan.start_s, source.live)
         for consumer in self.plan.consumers:
             self.world.at(consumer.start_s, self.consume, consumer)
+        self.world.at(self.plan.end_s, lambda: None)
         self.furnish()
         self.nemesis.begin()
-        self.until("the producers end", self.trouble_is_over)
+        self.until("trouble is over", self.trouble_is_over)
         self.weather.clear = True
         self.nemesis.left.clear()
+        if not self.oracle.lost:
+            self.consume(LAST)
+        self.until("the producers end", lambda: all(source.done for source in self.sources))
         if self.oracle.lost:
             return self.oracle.judge_loss(self.database.state.rows)
-        self.consume(LAST)
         self.until("the queue is drained", self.drained)
         self.oracle.judge_delivery(self.database.state.rows)
         self.collect()
         return self.oracle.judge_delivery(self.database.state.rows)
 
+    def counted(self):
+        """Return how much happened."""
+        oracle = self.oracle
+        self.counts["events"] = self.world.events
+        self.counts["batches listed"] = len(oracle.batches)
+        self.counts["calls durable"] = len(oracle.durable)
+        self.counts["objects collected"] = oracle.collected
+        return self.counts + self.nemesis.counts
+
     def trouble_is_over(self):
-        """Whether the nemesis is done, nobody is frozen, and the producers have ended."""
+        """Whether the plan's time is up, the nemesis done, and nobody frozen."""
         return (
-            self.nemesis.done
-            and all(source.process and source.done for source in self.sources)
+            self.world.now_s >= self.plan.end_s
+            and self.nemesis.done
             and not any(process.frozen and not process.dead for process in self.world.processes)
         )
 
     def drained(self):
-        return self.nemesis.done and self.drains[-1].idle and not self.oracle.version.entries
+        """Whether the last consumer has been at the end, and nothing is listed any more."""
+        idle = any(drain.idle for drain in self.drains if drain.plan is LAST)
+        return self.nemesis.done and idle and not self.oracle.version.entries
 
     def collect(self):
         """Wait for as long as the last consumer's collector may take, whatever the clocks say."""
-        skews = [0, *(plan.skew_ms for plan in self.plan.producers)]
-        enough_s = self.plan.grace_s + max(skews) / 1000 + 2.5 * LAST.gc_interval
+        fastest_ms = max(plan.skew_ms for plan in self.plan.producers)
+        fastest_ms += sum(abs(step.skew_ms) for step in self.plan.steps)
+        enough_s = self.plan.grace_s + max(0, fastest_ms) / 1000 + 2.5 * LAST.gc_interval
         end_s = self.world.now_s + enough_s
         self.until("time passes", lambda: self.world.now_s >= end_s)
         self.oracle.judge_orphans()
 
     def until(self, what, reached):
         limit_s = self.world.now_s + SETTLED_S_MAX
-        self.world.run(lambda: reached() or self.world.now_s > limit_s)
-        if not reached():
-            raise InvariantError(f"B0 at {self.world.now_s:.0f} s: in vain one waits that {what}")
+        self.world.run(lambda: self.oracle.broken or reached() or self.world.now_s > limit_s)
+        if self.oracle.broken or not reached():
+            in_vain = f"B0 at {self.world.now_s:.0f} s: in vain one waits that {what}"
+            raise InvariantError(self.oracle.broken or in_vain)
 
 
-def run(seed, **mutant):
+def run(seed, kinds=tuple(plans.KINDS), **mutant):
     """Run a seed to its verdict."""
-    simulated = Run(seed, **mutant)
-    with warnings.catch_warnings(), silence():
-        # What a killed process leaves open is nobody's mistake.
-        warnings.simplefilter("ignore", ResourceWarning)
+    simulated = Run(seed, kinds, **mutant)
+    with silence():
         try:
             simulated.go()
             violation = None
         except AssertionError as error:
             violation = f"{type(error).__name__}: {error}"
-        violation = uncaught(simulated.world) or violation
+        if not simulated.oracle.broken:
+            violation = uncaught(simulated.world) or violation
         simulated.world.bury()
-    counts = simulated.counts
-    counts["events"] = simulated.world.events
-    counts["manifest versions"] = sum(h.name == MANIFEST for h in simulated.objects.history)
-    counts["batches listed"] = len(simulated.oracle.batches)
-    counts["objects collected"] = simulated.oracle.collected
-    counts["calls durable"] = len(simulated.oracle.durable)
-    counts += simulated.nemesis.counts
-    return Verdict(seed, simulated.plan.kind, violation, simulated.world.trace, counts)
+    return Verdict(seed, simulated.plan.kind, violation, simulated.world.trace, simulated.counted())
+
+
+def run_all(seeds, kinds=tuple(plans.KINDS), **mutant):
+    """Yield the verdicts of many seeds; what dead programs leave is collected in between."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for number, seed in enumerate(seeds, 1):
+            yield run(seed, kinds, **mutant)
+            if number % COLLECTED_EVERY == 0:
+                with silence():
+                    gc.collect()
+    finally:
+        with silence():
+            gc.collect()
+        if was_enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager
 def silence():
-    """Keep what the buffer logs of all these troubles to itself."""
+    """Keep to itself what the buffer logs of all these troubles, and what dead programs left open.
+
+    What a killed process leaves open is nobody's mistake.
+    """
     log = logging.getLogger("walengine.buffer")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            yield
     finally:
         log.setLevel(level)
 

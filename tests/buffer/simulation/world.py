@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import random
+import sys
 
 from simulation.loop import ProcessLoop
 
@@ -62,6 +63,14 @@ class World:
 
     def run(self, until):
         """Let events happen until until() is true, or none is left; True if it became true."""
+        before = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(finalizer=leave_alone)
+        try:
+            return self._run(until)
+        finally:
+            sys.set_asyncgen_hooks(*before)
+
+    def _run(self, until):
         heap = self._heap
         while heap:
             if until():
@@ -83,6 +92,10 @@ class World:
             process.loop.bury()
 
 
+def leave_alone(_generator):
+    """Do nothing for the generator of a dead process: nobody can await its end."""
+
+
 class Process:
     """An operating system's process: an event loop, clocks that may be wrong, a life that may end.
 
@@ -95,7 +108,7 @@ class Process:
     def __init__(self, world, name, skew_ms, random_seed):
         self.world = world
         self.name = name
-        self.skew_ms = skew_ms
+        self.skew_ms = self.skew_at_first_ms = skew_ms
         self.chance = random.Random(
             world.chance.getrandbits(64) if random_seed is None else random_seed
         )
@@ -106,6 +119,7 @@ class Process:
         self._counts_freezes = True
         self._frozen_at_s = 0.0
         self._lost_s = 0.0
+        self._floor_s = 0.0
         self._held = []
 
     @property
@@ -129,11 +143,16 @@ class Process:
     # ---- clocks ----------------------------------------------------------------------------------
 
     def monotonic_s(self):
-        return self.world.now_s - self._lost_s
+        return max(self._floor_s, self.world.now_s - self._lost_s)
 
     def wall_ms(self):
         """The store's time as this process knows it."""
         return self.world.now_ms() + self.skew_ms
+
+    def corrected_ms(self):
+        """Return a clock like wall_ms, corrected now by the store's as far as it was at first."""
+        drift_ms = self.skew_ms - self.skew_at_first_ms
+        return lambda: self.wall_ms() - drift_ms
 
     def set_timer(self, timer):
         self.world.at(timer.when() + self._lost_s, self._fire, timer, process=self)
@@ -142,6 +161,7 @@ class Process:
         if timer.when() > self.monotonic_s() + 1e-9:
             self.set_timer(timer)  # time stood still meanwhile
         else:
+            self._floor_s = max(self._floor_s, timer.when())  # a difference of floats may be less
             self.loop.fire(timer)
 
     # ---- what befalls it -------------------------------------------------------------------------
