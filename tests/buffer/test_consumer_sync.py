@@ -1,11 +1,14 @@
 """The synchronous consumer: the same promises over a loop in a thread."""
 
 import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from subprocess import PIPE
 
 import pytest
 from fed_queue import TestQueue
+from local_stores import program
 
 from walengine.buffer import AckOrderError, Consumer, FencedError, ObjectStoreConfig, QueueError
 
@@ -108,3 +111,69 @@ def test_one_that_nobody_closes_is_a_warning_and_its_thread_ends(queue):
         del consumer
     thread.join(10)
     assert not thread.is_alive()
+
+
+# ---- processes -----------------------------------------------------------------------------------
+
+PREAMBLE = """
+from walengine.buffer import Consumer, ConsumerConfig, ObjectStoreConfig
+config = ConsumerConfig(object_store=ObjectStoreConfig.Local(path))
+"""
+
+FORGOTTEN = (
+    PREAMBLE
+    + """
+consumer = Consumer.open(config)
+consumer.next_batch()
+consumer.ack(0)
+"""
+)
+
+INTERRUPTED = (
+    PREAMBLE
+    + """
+with Consumer(config) as consumer:
+    try:
+        for batch in consumer.batches():
+            consumer.ack(batch.sequence)
+            if batch.sequence == 2:
+                print("waiting", flush=True)
+    except KeyboardInterrupt:
+        print(consumer.last_acked_sequence, consumer.next_batch())
+"""
+)
+
+
+@pytest.fixture
+def stored(run, tmp_path) -> TestQueue:
+    queue = TestQueue(ObjectStoreConfig.Local(str(tmp_path / "store")))
+    run(queue.add(3))
+    return queue
+
+
+def finished(child) -> tuple[int, str, str]:
+    try:
+        output, errors = child.communicate(timeout=60)
+    finally:
+        child.kill()
+    return child.returncode, output, errors
+
+
+def start(code, queue):
+    environment = os.environ | {"PYTHONWARNINGS": "always::ResourceWarning"}
+    return program(code, queue.config.object_store.path, stdout=PIPE, stderr=PIPE, env=environment)
+
+
+def test_a_program_that_forgets_to_close_ends_and_is_told(run, stored):
+    code, _, errors = finished(start(FORGOTTEN, stored))
+    assert code == 0
+    assert "was not closed: acked batches that are still listed" in errors
+    assert run(stored.listed()) == [0, 1, 2]
+
+
+def test_ctrl_c_ends_a_wait_and_nothing_else(run, stored):
+    child = start(INTERRUPTED, stored)
+    assert child.stdout.readline() == "waiting\n"
+    child.send_signal(signal.SIGINT)
+    assert finished(child) == (0, "2 None\n", "")
+    assert run(stored.listed()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncGenerator, Generator
@@ -192,11 +193,16 @@ class FetchHandle:
 def _iterated(
     inner: AsyncGenerator[ConsumedBatch, None], thread: LoopThread
 ) -> Generator[ConsumedBatch, None, None]:
+    # A wait that Ctrl-C ended is still being cancelled when the generator is closed.
+    turn = asyncio.Lock()
+
     async def one() -> ConsumedBatch:
-        return await anext(inner)
+        async with turn:
+            return await anext(inner)
 
     async def close() -> None:
-        await inner.aclose()
+        async with turn:
+            await inner.aclose()
 
     try:
         while True:
