@@ -27,7 +27,7 @@ from databases import (
     write_and_break,
 )
 
-from walengine.buffer import DatabaseError, QueueError
+from walengine.buffer import DatabaseError, SequenceGapError
 
 # Processes come from one that has this package loaded, and no threads: forking pytest is not safe.
 processes = multiprocessing.get_context("forkserver")
@@ -277,8 +277,14 @@ def test_random_histories_end_with_every_row_once(place, seed, scaled, count):
 
     The queue is a list of contents: what a producer could not know it appended stands there twice.
     """
-    generator = random.Random(seed)
     histories = scaled(20 if place.kind == "sqlite" else 8)
+    count(f"{place.kind}, histories", histories)
+    count(f"{place.kind}, steps of histories", live_through(place, histories, seed))
+
+
+def live_through(place, histories, seed, spoil=lambda sink: sink):
+    """Play histories and check each; returns the calls made. spoil makes a sink a mutant."""
+    generator = random.Random(seed)
     steps = 0
     for history in range(histories):
         length = 12
@@ -287,26 +293,26 @@ def test_random_histories_end_with_every_row_once(place, seed, scaled, count):
             for i in range(length)
         ]
         name = f"history {history}"
-        steps += play(place, name, queue, generator)
+        steps += play(place, name, queue, generator, spoil)
         assert rows_in(place) == rows_for(*sorted(set(queue)))
         assert state_of(place, name) == length - 1
         place.execute("DELETE FROM rows")
-    count(f"{place.kind}, histories", histories)
-    count(f"{place.kind}, steps of histories", steps)
+    return steps
 
 
-def play(place, name, queue, generator):
+def play(place, name, queue, generator, spoil):
     """Feed the queue, from wherever each sink believes to be; returns the calls it took."""
-    sinks = [place.sink(name=name), place.sink(name=name)]
+    sinks = [spoil(place.sink(name=name)), spoil(place.sink(name=name))]
     positions = [0, 0]
     calls = 0
+    stored = -1
     while min(positions) < len(queue):
         which = generator.randrange(2)
         sink, sequence = sinks[which], positions[which]
         calls += 1
         if generator.random() < 0.1:
             sink.close()
-            sinks[which] = sink = place.sink(name=name)
+            sinks[which] = sink = spoil(place.sink(name=name))
             start = sink.start_sequence()
             positions[which] = sequence = 0 if start is None else start + 1
         if sequence == len(queue):
@@ -322,12 +328,83 @@ def play(place, name, queue, generator):
         try:
             content = queue[sequence]
             sink.write(batch(sequence, identity_for(content), content=content))
-        except QueueError:
+        except DatabaseError:
             continue
+        finally:
+            before, now = stored, state_of(place, name)
+            stored = -1 if now is None else now
+        assert stored >= before
         positions[which] += 1
     for sink in sinks:
         sink.close()
     return calls
+
+
+class Mutant:
+    """A database with one deliberate mistake."""
+
+    def __init__(self, database):
+        self._database = database
+
+    def __getattr__(self, name):
+        return getattr(self._database, name)
+
+
+class AnyPosition(Mutant):
+    """The row is moved whatever it says."""
+
+    def move_state(self, _, sequence):
+        return self._database.move_state(self._database.read_state().sequence, sequence)
+
+
+class NoIdentity(Mutant):
+    """Identities are stored, and nobody looks."""
+
+    def remember(self, identity, sequence):
+        self._database.remember(identity, sequence)
+        return True
+
+
+class PositionFirst(Mutant):
+    """The position is a transaction of its own, and the rows another."""
+
+    def move_state(self, known, sequence):
+        moved = self._database.move_state(known, sequence)
+        self._database.commit()
+        self._database.begin()
+        return moved
+
+
+class RowsFirst(Mutant):
+    """The rows are a transaction of their own, and position and identity another."""
+
+    def remember(self, *identity):
+        self._identity = identity
+        return self._database.remember(*identity)
+
+    def write_rows(self, rows):
+        database, (identity, sequence) = self._database, self._identity
+        database.rollback()
+        database.begin()
+        database.write_rows(rows)
+        database.commit()
+        database.begin()
+        if not database.move_state(sequence - 1, sequence):
+            database.insert_state(sequence)
+        database.remember(identity, sequence)
+
+
+@pytest.mark.parametrize("mutant", [AnyPosition, NoIdentity, PositionFirst, RowsFirst])
+def test_random_histories_find_deliberate_mistakes(memory_path, seed, mutant):
+    """Goal: a suite that cannot fail proves nothing."""
+
+    def spoil(sink):
+        sink._database = mutant(sink._database)
+        return sink
+
+    place = SqlitePlace(memory_path / "rows.db")
+    with pytest.raises((AssertionError, SequenceGapError)):
+        live_through(place, 60, seed, spoil)
 
 
 def test_the_backends_of_closed_sinks_are_gone(postgres):
