@@ -129,7 +129,7 @@ def test_who_waits_longest_is_first():
     async def body(world):
         gate = stuck(world, "put")
         async with world.producer(max_buffered_bytes=10, flush_interval=0.01) as producer:
-            await producer.produce([b"0123456789"])
+            await producer.produce([b"012345678"])
             waiting = [asyncio.ensure_future(producer.produce([b"w%d" % i])) for i in range(20)]
             await settle()
             # A small one that would fit must not overtake those who wait for more.
@@ -229,6 +229,45 @@ def test_a_full_manifest_pushes_back_until_the_consumer_has_caught_up():
             assert not producer.stats().manifest_is_full
             assert len((await world.inner.get(MANIFEST)).data) <= 4096
         assert await world.entries() == [b"a", b"c"]
+
+    in_world(body)
+
+
+def test_what_somebody_else_listed_for_us_pushes_back_no_longer():
+    """Method: a copy of this machine, with the same batch in memory, is faster."""
+
+    async def body(world):
+        async with world.producer(max_manifest_bytes=4096) as producer:
+            await world.write(large_manifest(await world.manifest(), 3990))
+            handle = await producer.produce([b"a"])
+            await asyncio.sleep(1)
+            assert producer.stats().manifest_is_full
+            (name,) = [call.name for call, _ in world.store.history if call.verb == "put"]
+            emptied = (await world.manifest()).dequeue(0)
+            await world.write(emptied.append([Listing(name)]))
+            await handle.watcher.await_durable()
+            await settle()
+            assert not producer.stats().manifest_is_full
+            await producer.produce([b"b"], timeout=1)
+        assert await world.entries() == [b"a", b"b"]
+
+    in_world(body)
+
+
+def test_calls_are_let_in_when_the_manifest_has_room_and_not_when_the_line_is_empty():
+    async def body(world):
+        options = {"max_manifest_bytes": 4096, "flush_size_bytes": 1, "max_inflight_batches": 2,
+                   "delivery_timeout": 600.0}  # fmt: skip
+        async with world.producer(**options) as producer:
+            await world.write(large_manifest(await world.manifest(), 3990))
+            await producer.produce([b"a."])
+            await asyncio.sleep(1)
+            world.plan = lambda call: Fault.SLOW if call.verb == "replace" else None
+            world.store._slow_s = 60.0
+            waiting = asyncio.ensure_future(producer.produce([b"b."]))
+            await world.dequeue(0)
+            await asyncio.sleep(5)
+            assert waiting.done(), "it waits for the append to return, and not for room"
 
     in_world(body)
 
