@@ -11,6 +11,9 @@ from queues import MANIFEST, World, always, in_world
 from walengine.buffer import BackpressureError, StorageError
 from walengine.buffer.entry import Listing, Metadata
 from walengine.buffer.location import BatchNamer
+from walengine.buffer.producer._input import Input, Limits
+from walengine.buffer.producer._room import Room
+from walengine.buffer.producer._waiting import Waiting
 
 
 async def settle():
@@ -183,6 +186,33 @@ def test_a_call_cancelled_in_the_moment_it_is_let_in_is_not_accepted():
 
     outcomes = [in_world(lambda world, turns=turns: one(world, turns)) for turns in range(40)]
     assert set(outcomes) == {False, True}, "both sides of the moment were met"
+
+
+def test_room_that_is_gone_again_when_a_call_is_let_in_is_waited_for_anew():
+    async def body(world):
+        room = Room(max_inputs=1, max_bytes=10)
+        waiting = Waiting(room, lambda: None)
+        call = Input([b"a"], b"", Limits(100, 10, 100))
+        accepted = []
+
+        async def take():
+            async with waiting.turn(call):
+                accepted.append(room.manifest_is_full)
+
+        room.bytes = 10
+        task = asyncio.ensure_future(take())
+        await settle()
+        room.bytes = 0
+        waiting.let_first_in()
+        room.manifest_is_full = True
+        await settle()
+        assert accepted == []
+        room.manifest_is_full = False
+        waiting.let_first_in()
+        await task
+        assert accepted == [False]
+
+    in_world(body)
 
 
 def test_a_tight_loop_lets_the_event_loop_turn(run):
