@@ -104,7 +104,7 @@ def test_unacked_batches_come_again_to_the_next(run, queue):
         async with opened(queue) as consumer:
             assert consumer.epoch == 2
             assert await drain(consumer) == [1, 2]
-        async with opened(queue, 1) as consumer:
+        async with await AsyncConsumer.open(queue.config, 1) as consumer:
             assert consumer.last_acked_sequence == 1
             assert await drain(consumer) == [2]
             assert await queue.listed() == [1, 2]

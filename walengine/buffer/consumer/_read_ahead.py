@@ -62,8 +62,6 @@ class _Flights:
         """
         self._drop_stale()
         room = self._limit - len(self._under_way)
-        if room <= 0:
-            return
         begin = self._source.cursor + len(self._under_way)
         try:
             descriptors = await self._source.descriptors_from(
@@ -97,13 +95,9 @@ class _Flights:
         await asyncio.gather(*self._dropped, return_exceptions=True)
 
     def _drop_stale(self) -> None:
-        """Drop fetches before the cursor; and all of them if the cursor went elsewhere."""
+        """Drop fetches before the cursor, which never goes back."""
         while self._under_way and self._under_way[0][0] < self._source.cursor:
             self._drop(self._under_way.popleft()[1])
-        if self._under_way and self._under_way[0][0] != self._source.cursor:
-            for _, task in self._under_way:
-                self._drop(task)
-            self._under_way.clear()
 
     def _drop(self, task: asyncio.Task[ConsumedBatch]) -> None:
         task.cancel()
