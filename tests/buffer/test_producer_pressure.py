@@ -146,6 +146,23 @@ def test_who_waits_longest_is_first():
     in_world(body)
 
 
+def test_a_list_may_change_while_its_call_waits():
+    async def body(world):
+        gate = stuck(world, "put")
+        async with world.producer(max_buffered_bytes=10, flush_interval=0.01) as producer:
+            await producer.produce([b"0123456789"])
+            entries = [b"a", b"b"]
+            waiting = asyncio.ensure_future(producer.produce(entries))
+            await settle()
+            entries[0] = b"x"
+            entries.clear()
+            gate.set()
+            await waiting
+        assert (await world.entries())[1:] == [b"a", b"b"]
+
+    in_world(body)
+
+
 def test_a_cancelled_call_leaves_nothing_and_lets_the_next_one_in():
     async def body(world):
         gate = stuck(world, "put")
