@@ -75,20 +75,21 @@ async def consume(store, conninfo, total):
     async with AsyncPostgresSink(
         conninfo, "numbers", ["who", "number"], to_rows, stall_timeout=STALL_TIMEOUT_S
     ) as sink:
-        done = rows_in(conninfo)
+        table = psycopg.connect(conninfo, autocommit=True)
         async with AsyncConsumer(config, await sink.start_sequence()) as consumer:
-            async for batch in consumer.batches(poll_interval=0.01):
+            while rows_in(table) < total:
+                batch = await consumer.next_batch()
+                if batch is None:
+                    await asyncio.sleep(0.02)
+                    continue
                 await sink.write(batch)
                 await consumer.ack(batch.sequence)
-                done += len(batch.entries)
                 os.write(1, f"{batch.sequence}\n".encode())
-                if done >= total and rows_in(conninfo) >= total:
-                    return
+        table.close()
 
 
-def rows_in(conninfo):
-    with psycopg.connect(conninfo) as connection:
-        return connection.execute("SELECT count(*) FROM numbers").fetchone()[0]
+def rows_in(table):
+    return table.execute("SELECT count(*) FROM numbers").fetchone()[0]
 
 
 def to_rows(entry, _):

@@ -248,7 +248,7 @@ def test_arguments_are_checked_when_it_is_made(place):
             kind(where, "rows", columns, to_rows)
     for options in (
         {"dedupe_retention": 0}, {"name": "a\0"}, {"state_table": "\0"},
-        {"lock_timeout": "1s"} if place.kind == "sqlite" else {"stall_timeout": 0},
+        {"lock_timeout": -1} if place.kind == "sqlite" else {"stall_timeout": 0},
     ):  # fmt: skip
         with pytest.raises((TypeError, ValueError)):
             kind(where, "rows", COLUMNS, to_rows, **options)

@@ -25,7 +25,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import asdict, dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
@@ -267,16 +267,17 @@ async def consume(directory: Path, file: Path) -> None:
     total = sum(1 for _ in numbered(file))
     config = ConsumerConfig(object_store=_store(directory))
     with SqliteSink(directory / "lines.db", "lines", ("number", "line"), _rows) as sink:
-        async with AsyncConsumer(config, sink.start_sequence()) as consumer:
-            last = _last_line(directory)
-            async for batch in consumer.batches(poll_interval=0.01):
-                if last < total:
-                    sink.write(batch)
-                    await consumer.ack(batch.sequence)
-                    last = int(batch.metadata[-1].payload)
-                    os.write(1, b"%d\n" % last)
-                if last >= total:
-                    return
+        last = _last_line(directory)
+        async with (
+            AsyncConsumer(config, sink.start_sequence()) as consumer,
+            aclosing(consumer.batches(poll_interval=0.01)) as batches,
+        ):
+            while last < total:
+                batch = await anext(batches)
+                sink.write(batch)
+                await consumer.ack(batch.sequence)
+                last = max(last, int(batch.metadata[-1].payload))
+                os.write(1, b"%d\n" % last)
 
 
 def _last_line(directory: Path) -> int:

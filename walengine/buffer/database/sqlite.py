@@ -74,10 +74,12 @@ class SqliteSink(DatabaseSink):
         lock_timeout: timedelta | float = LOCK_TIMEOUT,
     ) -> None:
         columns = checked_columns(columns)
+        lock_timeout_s = from_code("lock_timeout", lock_timeout).total_seconds()
+        if lock_timeout_s < 0:
+            raise ValueError("lock_timeout must not be negative")
         database = SqliteDatabase(
-            path, table, columns, state_table, name or table, queue,
-            from_code("lock_timeout", lock_timeout).total_seconds(),
-        )  # fmt: skip
+            path, table, columns, state_table, name or table, queue, lock_timeout_s
+        )
         super().__init__(database, to_rows, columns, queue=queue, dedupe_retention=dedupe_retention)
 
 
