@@ -496,7 +496,10 @@ def test_a_pass_of_the_background_uses_that_clock(run, memory_queue):
         ahead_ms = [0]
         around = Environment(store=queue.store, wall_ms=lambda: now_ms() + ahead_ms[0])
         queue.queue.environment = around
-        one = Collector(queue.queue, queue.queue.read_manifest, queue.config, Metrics("consumer"))
+        one = Collector(
+            queue.queue, queue.queue.read_manifest, queue.config, Metrics("consumer"),
+            SteadyClock(queue.queue.environment),
+        )  # fmt: skip
         ahead_ms[0] = HOUR_MS
         assert (await one.run_once()).kept[Keep.YOUNG] == 1
 

@@ -17,7 +17,7 @@ from walengine.buffer.config import ConsumerConfig
 from walengine.buffer.errors import FencedError, QueueError
 from walengine.buffer.metrics import Metrics
 
-__all__ = ["Collector"]
+__all__ = ["Collector", "SteadyClock"]
 
 log = logging.getLogger("walengine.buffer")
 
@@ -30,6 +30,7 @@ class Collector:
         read: Reads the manifest; raises if it is not the caller's any more.
         config: Has the interval and the grace period.
         metrics: Counts what is deleted.
+        clock: The time that objects are judged by; begun when the store's clock was read.
 
     Attributes:
         passes: How many passes have ended, with an error or without.
@@ -42,6 +43,7 @@ class Collector:
         read: Callable[[], Awaitable[Snapshot]],
         config: ConsumerConfig,
         metrics: Metrics,
+        clock: SteadyClock,
     ) -> None:
         self.passes = 0
         self.problem: str | None = None
@@ -50,7 +52,7 @@ class Collector:
         self._interval_s = config.gc_interval_s
         self._grace_ms = grace_ms(config)
         self._metrics = metrics
-        self._clock = SteadyClock(queue.environment)
+        self._clock = clock
 
     async def run_forever(self) -> None:
         """Run a pass at each interval, until the consumer is fenced."""

@@ -15,7 +15,7 @@ from typing import Self
 from walengine.buffer import durations
 from walengine.buffer._environment import Environment, open_environment
 from walengine.buffer._queue import Queue
-from walengine.buffer.collector._background import Collector
+from walengine.buffer.collector._background import Collector, SteadyClock
 from walengine.buffer.config import ConsumerConfig
 from walengine.buffer.consumer._delivery import Delivery
 from walengine.buffer.consumer._lifetime import cancel_other, check_position, forget
@@ -345,6 +345,8 @@ class AsyncConsumer:
         if self._is_closed or self._session is not None:
             raise QueueError(f"{self._name}: it was opened before; make another one")
         around = self._given or await open_environment(self.config.object_store)
+        # Opening may take hours where the store is down, and a clock may be set meanwhile.
+        clock = SteadyClock(around)
         queue = Queue(around, self.config)
         try:
             self._warnings += await queue.pair()
@@ -359,7 +361,7 @@ class AsyncConsumer:
             self._warnings.append(warning)
         self._session = session
         self._delivers = Delivery(session, self.config, self.metrics)
-        self._collector = Collector(queue, session.read, self.config, self.metrics)
+        self._collector = Collector(queue, session.read, self.config, self.metrics, clock)
         # Nothing of this may refer to the consumer: one that nobody closes must be found out.
         self._collecting = asyncio.create_task(self._collector.run_forever())
         session.on_fenced = partial(cancel_other, self._collecting)
