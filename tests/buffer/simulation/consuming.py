@@ -74,6 +74,7 @@ class Drain:
             await self.close(consumer)
 
     async def open(self, known):
+        self.run.oracle.opens_anew(self.process)
         environment = Environment(
             store=self.client,
             wall_ms=self.process.corrected_ms(),

@@ -116,6 +116,10 @@ class Oracle:
         elif name == MANIFEST and isinstance(result, str):
             mind.saw(self.versions[result])
 
+    def opens_anew(self, process):
+        """A program of this process begins with a new consumer, which has seen nothing."""
+        self.minds[process.name] = Mind()
+
     def mind_of(self, process):
         return self.minds.setdefault(process.name, Mind())
 
