@@ -15,6 +15,7 @@ from walengine.buffer import (
     AsyncPostgresSink,
     AsyncProducer,
     ConsumerConfig,
+    DatabaseError,
     FencedError,
     ObjectStoreConfig,
     ProducerConfig,
@@ -82,7 +83,11 @@ async def consume(store, conninfo, total):
                 if batch is None:
                     await asyncio.sleep(0.02)
                     continue
-                await sink.write(batch)
+                try:
+                    await sink.write(batch)
+                except DatabaseError:
+                    # Frozen in mid-transaction, its session was ended: again, as users are told.
+                    await sink.write(batch)
                 await consumer.ack(batch.sequence)
                 os.write(1, f"{batch.sequence}\n".encode())
         table.close()
