@@ -313,6 +313,29 @@ def test_the_last_epoch_is_refused_and_stays(run, queue):
 
 # ---- processes -----------------------------------------------------------------------------------
 
+RACING = """
+from walengine.buffer import Consumer, ConsumerConfig, FencedError, ObjectStoreConfig
+
+config = ConsumerConfig(object_store=ObjectStoreConfig.Local(path))
+epochs = []
+for _ in range(int(sys.argv[2])):
+    with Consumer(config) as consumer:
+        epochs.append(consumer.epoch)
+print(*epochs)
+"""
+
+
+def test_processes_that_open_at_once_each_get_an_epoch_of_their_own(run, tmp_path, count):
+    path = tmp_path / "store"
+    queue = TestQueue(ObjectStoreConfig.Local(str(path)))
+    children = [program(RACING, path, 25, stdout=-1) for _ in range(4)]
+    outputs = [child.communicate(timeout=60)[0] for child in children]
+    epochs = [int(epoch) for output in outputs for epoch in output.split()]
+    assert sorted(epochs) == list(range(1, 101))
+    assert run(queue.manifest()).epoch == 100
+    count("epochs raised by processes at once", len(epochs))
+
+
 STOPPED = """
 import json, signal
 from walengine.buffer import ConsumerConfig, Consumer, FencedError, ObjectStoreConfig
