@@ -166,12 +166,15 @@ def test_an_old_object_with_a_young_name_stays(run, queue):
     run(stays(queue, named(-HOUR_MS), Keep.YOUNG))
 
 
+OLD = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        named(5 * HOUR_MS, "ingest/nested"),
-        named(5 * HOUR_MS).replace(".batch", ".tmp"),
-        named(5 * HOUR_MS).lower(),
+        f"ingest/nested/{OLD}.batch",
+        f"ingest/{OLD}.tmp",
+        f"ingest/{OLD.lower()}.batch",
         "ingest/notes.txt",
         "ingest/8ZZZZZZZZZZZZZZZZZZZZZZZZZ.batch",  # no ULID: too large
         "ingest/run/0000000000000001",
@@ -179,6 +182,14 @@ def test_an_old_object_with_a_young_name_stays(run, queue):
 )
 def test_what_is_no_batch_of_this_queue_stays(run, memory_queue, name):
     run(stays(memory_queue, name, Keep.FOREIGN))
+
+
+def test_the_same_name_where_it_belongs_goes(run, memory_queue):
+    async def scenario():
+        await memory_queue.store.put(f"ingest/{OLD}.batch", b"1")
+        assert len((await collect(memory_queue)).deleted) == 1
+
+    run(scenario())
 
 
 def test_other_queues_are_not_even_looked_at(run, queue):
