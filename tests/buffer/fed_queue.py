@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import time
 
 from walengine.buffer import AsyncConsumer, CompressionType, ConsumerConfig, ObjectStoreConfig
 from walengine.buffer._environment import Environment
@@ -9,10 +10,21 @@ from walengine.buffer._queue import Queue
 from walengine.buffer.batch import encode_batch
 from walengine.buffer.entry import Listing, Metadata
 from walengine.buffer.location import BatchNamer
+from walengine.buffer.pairing import encode_owner
 from walengine.buffer.store.probe import make_store
 
+HOUR_MS = 3_600_000
 MANIFEST = "ingest/manifest"
 OWNER = "ingest/_queue.json"
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def named(age_ms: int) -> str:
+    """The name of a batch that was stamped so long ago; negative: that will be."""
+    return BatchNamer("ingest", clock_ms=lambda: now_ms() - age_ms).new().location
 
 
 def fresh_memory() -> ObjectStoreConfig:
@@ -68,6 +80,12 @@ class TestQueue:
         """Swap the manifest, as somebody else would."""
         snapshot = await self.queue.read_manifest()
         assert await self.queue.swap(snapshot, how(snapshot.manifest)) is not None
+
+    async def consumed_once(self) -> None:
+        """Give the queue an empty list and a past: a batch that was taken off long ago."""
+        await self.store.put(OWNER, encode_owner(MANIFEST))
+        await self.enqueue(Listing("ingest/consumed"))
+        await self.change(lambda manifest: manifest.dequeue(0))
 
     async def manifest(self):
         return (await self.queue.read_manifest()).manifest
