@@ -74,6 +74,45 @@ def test_a_cancelled_append_is_unclear_and_what_follows_is_behind_it():
             with pytest.raises(StorageError) as raised:
                 await failed.watcher.await_durable()
             assert raised.value.unclear
+            await producer.produce([b"b"])
+            await asyncio.sleep(100)
+            await producer.produce([b"c"])
+        assert await world.entries() == [b"x", b"b", b"c"]
+        assert producer.stats().calls_failed == 1
+
+    in_world(body)
+
+
+def test_an_attempt_that_was_overtaken_by_a_success_makes_nothing_unclear():
+    """Method: an append of two is lost, the second one's name grows old, the first is appended."""
+
+    async def body(world):
+        async with world.producer(delivery_timeout=400.0, flush_size_bytes=1) as producer:
+            await producer.produce([b"x."])
+            await producer.flush()
+            loop = asyncio.get_running_loop()
+            begin = loop.time()
+            old = []
+
+            def plan(call):
+                since = loop.time() - begin
+                if call.verb == "put":
+                    old.append(call.name[-22:])
+                    fails = call.name[-22:] == old[0] if since < 60 else since > 125
+                    return Fault.FAIL_BEFORE if fails else None
+                if call.verb == "replace" and since < 125:
+                    return Fault.LOST_REQUEST
+                return Fault.FAIL_BEFORE if call.verb == "get_if_changed" and since < 125 else None
+
+            world.plan = plan
+            first = await producer.produce([b"a."])
+            second = await producer.produce([b"b."])
+            await first.watcher.await_durable()
+            with pytest.raises(StorageError, match="are not in the queue") as raised:
+                await second.watcher.await_durable()
+            assert not raised.value.unclear
+            assert producer.stats().names_renewed == 1
+        assert await world.entries() == [b"x.", b"a."]
 
     in_world(body)
 
