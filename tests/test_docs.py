@@ -143,14 +143,21 @@ def test_every_case_of_the_decision_table_is_in(page):
 
 
 def killers():
-    """Return every pair of mutant and suite that test_mutants.c and the ring's suite assert."""
+    """Return every pair of mutant and suite that the suites with mutants assert."""
     source = text_of("tests/c/test_mutants.c")
     suites = dict(re.findall(r'static const struct suite (\w+) = \{"(\w+)', source))
     pairs = re.findall(r'\{WAL_MUTANT_(\w\d+)_\w+, "[^"]*", &(\w+)\}', source)
     on_a_ring = re.findall(r"mutant_now = WAL_MUTANT_(\w\d+)_", text_of("tests/c/test_ring.c"))
-    return {(mutant, suites[suite]) for mutant, suite in pairs} | {
-        (mutant, "ring") for mutant in on_a_ring
-    }
+    return (
+        {(mutant, suites[suite]) for mutant, suite in pairs}
+        | {(mutant, "ring") for mutant in on_a_ring}
+        | {(mutant, "simulation") for mutant in queue_mutants()}
+    )
+
+
+def queue_mutants():
+    source = text_of("tests/buffer/simulation/mutants.py")
+    return re.findall(r'Mutant\(\s*"([A-Z]\d+)"', source)
 
 
 def test_the_page_names_the_suites_that_kill_each_mutant():
@@ -159,7 +166,7 @@ def test_the_page_names_the_suites_that_kill_each_mutant():
     table = {(mutant, suite) for mutant, suites in rows for suite in re.findall(r"\w+", suites)}
     assert table == killers()
     mutants = re.findall(r"WAL_MUTANT_([A-Z]\d+)_", text_of("csrc/hooks.h"))
-    assert {mutant for mutant, _ in table} == set(mutants)
+    assert {mutant for mutant, _ in table} == {*mutants, *queue_mutants()}
 
 
 def test_every_source_file_has_its_place_in_the_architecture():
