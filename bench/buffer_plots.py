@@ -42,13 +42,14 @@ def _figure(results: Results, panels: list[Any]) -> Figure:
 def throughput(axes: Axes, results: Results) -> None:
     """Entries a second, beside what the disk allows."""
     rows = rows_of(results, "throughput")[::-1]
-    names = [
-        "disk: files,\neach synced" if "files" in row["contender"] else f"through\n{row['store']}"
-        for row in rows
-    ]
+    names = [f"{row['store']}\n{row['contender'].split(', ')[-1]}" for row in rows]
     values = [row["median"] for row in rows]
     errors = [[row["median"] - row["min"] for row in rows],
               [row["max"] - row["median"] for row in rows]]  # fmt: skip
+    names = [
+        "disk alone\nfiles of 8 MiB" if "files" in row["contender"] else name
+        for row, name in zip(rows, names, strict=True)
+    ]
     colours = ["#777777" if "files" in row["contender"] else STORES[row["store"]] for row in rows]
     axes.barh(names, values, color=colours)
     axes.errorbar(values, names, xerr=errors, fmt="none", ecolor="#333333", elinewidth=0.8)

@@ -168,14 +168,12 @@ def path(results: Results) -> str:
     """Return the throughput of the buffer, and what the disk allows."""
     lines = []
     for row in rows_of(results, "throughput"):
-        cpu = row.get("cpu_ns", {})
-        used = [
-            "-" if name not in cpu else text_of(cpu[name], 0) for name in ("producer", "consumer")
-        ]
+        used = [text_of(each, 0) for each in row.get("cpu_ns", {}).values()] or ["-"] * 4
         lines.append(
             [f"{row['store']}: {row['contender']}", text_of(row, 0), text_of(row["mb_s"], 0), *used]
         )
-    heads = ["entries/s", "MB/s", "producer, ns an entry", "consumer, ns an entry"]
+    parts = [f"{role}, {part}" for role in ("producer", "consumer") for part in ("user", "system")]
+    heads = ["entries/s", "MB/s", *(f"{part}, ns an entry" for part in parts)]
     return table(["entries of 1 KiB", *heads], lines)
 
 

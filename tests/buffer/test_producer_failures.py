@@ -186,6 +186,18 @@ def test_flush_and_close_raise_what_failed():
     in_world(body)
 
 
+def test_an_error_of_the_block_is_not_covered_by_one_of_closing(caplog):
+    async def body(world):
+        world.plan = always(Fault.FAIL_BEFORE, "put")
+        with pytest.raises(ZeroDivisionError):
+            async with world.producer(delivery_timeout=1.0) as producer:
+                await producer.produce([b"a"])
+                raise ZeroDivisionError
+
+    in_world(body)
+    assert "closing failed too" in caplog.text
+
+
 def test_closing_in_time_gives_up_what_is_left():
     async def body(world):
         world.plan = always(Fault.UNAVAILABLE, "put")

@@ -226,16 +226,26 @@ def test_a_time_out_cancels_the_work():
 def test_stopping_lets_every_task_see_its_cancellation():
     thread = LoopThread("x")
     thread.start()
-    seen = []
+    seen, started = [], []
 
     async def work():
+        started.append(True)
         try:
             await asyncio.sleep(60)
         finally:
             seen.append("ended")
 
-    future = thread.submit(work)
-    thread.run(lambda: asyncio.sleep(0))
+    errors = []
+
+    def wait():
+        with pytest.raises(QueueError, match="closed meanwhile") as raised:
+            thread.run(work)
+        errors.append(raised.value)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    while not started:
+        time.sleep(0.001)
     thread.stop()
-    assert seen == ["ended"]
-    assert future.cancelled()
+    waiting.join()
+    assert (seen, len(errors)) == (["ended"], 1)

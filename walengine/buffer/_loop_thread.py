@@ -15,7 +15,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -74,6 +74,8 @@ class LoopThread:
         future = self.submit(work)
         try:
             return future.result(timeout_s)
+        except CancelledError:
+            raise QueueError(f"{self.name}: it was closed meanwhile") from None
         except BaseException:
             future.cancel()  # nothing, if it was the coroutine that raised
             raise

@@ -13,9 +13,11 @@ while the task waits.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Final, Protocol
 
 from walengine.buffer._queue import Queue, Snapshot
+from walengine.buffer.entry import Listing
 from walengine.buffer.errors import ObjectTooLargeError, StorageError
 from walengine.buffer.manifest import Manifest
 from walengine.buffer.metrics import Metrics
@@ -28,6 +30,8 @@ from walengine.buffer.producer._pace import Pace
 from walengine.buffer.producer._verdict import Attempt, Judgement, Listed, judge
 
 __all__ = ["Appender", "Line"]
+
+log = logging.getLogger("walengine.buffer")
 
 HELD_UP_POLL_S: Final = 0.25
 """How often a manifest without room is looked at again."""
@@ -167,7 +171,7 @@ class Appender:
         listings = [batch.listing() for batch in batches]
         first_sequence = snapshot.manifest.next_sequence
         attempt = Attempt(first_sequence, tuple(each.location for each in listings))
-        appended = await self._appended(snapshot.manifest, batches)
+        appended = await self._appended(snapshot.manifest, listings, batches)
         # The making took time, if it was done elsewhere.
         if not all(map(self._names.is_fresh, batches)):
             return
@@ -196,12 +200,14 @@ class Appender:
         # What every earlier attempt compares with is gone: none of them can happen any more.
         self.attempts.clear()
         self._pace.succeeded()
-        for sequence, batch in enumerate(batches, first_sequence):
-            location = listings[sequence - first_sequence].location
-            self._owner.listed(batch, Listed(sequence, location, is_gone=False))
+        for sequence, (batch, listing) in enumerate(
+            zip(batches, listings, strict=True), first_sequence
+        ):
+            self._owner.listed(batch, Listed(sequence, listing.location, is_gone=False))
 
-    async def _appended(self, manifest: Manifest, batches: list[Batch]) -> Manifest:
-        listings = [batch.listing() for batch in batches]
+    async def _appended(
+        self, manifest: Manifest, listings: list[Listing], batches: list[Batch]
+    ) -> Manifest:
         more_bytes = sum(batch.manifest_bytes() for batch in batches)
         if len(manifest.data) + more_bytes <= APPENDED_INLINE_BYTES_MAX:
             return manifest.append(listings)
@@ -216,6 +222,7 @@ class Appender:
 
     async def _after_error(self, error: StorageError) -> None:
         self._counters.append_errors += 1
+        log.info("%s: an append failed and is tried again: %s", self._queue.name, error)
         self._note(error)
         self._must_look = True
         await asyncio.sleep(self._pace.after_error())

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 from typing import Final
 
 from walengine.buffer._queue import Queue
@@ -39,6 +40,8 @@ from walengine.buffer.producer._waiting import Waiting
 from walengine.buffer.producer.stats import ProducerStats
 
 __all__ = ["Pipeline", "limits_of"]
+
+log = logging.getLogger("walengine.buffer")
 
 LISTING_SHARE: Final = 4
 """A batch may take this part of the largest manifest, so that several fit."""
@@ -206,6 +209,12 @@ class Pipeline:
     def hold_up(self, is_full: bool) -> None:
         """Keep new calls out while the manifest has no room."""
         if self.room.manifest_is_full != is_full:
+            if is_full:
+                log.warning(
+                    "%s: the manifest has no room for the next batch, the consumer is behind; "
+                    "calls wait until it has caught up",
+                    self.queue.name,
+                )
             self.room.manifest_is_full = is_full
             self._waiting.let_first_in()
 

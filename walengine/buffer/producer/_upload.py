@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from walengine.buffer._queue import Queue
 from walengine.buffer.batch import encode_batch
@@ -15,6 +16,8 @@ from walengine.buffer.producer._names import Names
 from walengine.buffer.producer._pace import Backoff
 
 __all__ = ["Uploader"]
+
+log = logging.getLogger("walengine.buffer")
 
 
 class Uploader:
@@ -57,6 +60,7 @@ class Uploader:
             except StorageError as error:
                 batch.error = error
                 self._counters.upload_errors += 1
+                log.info("%s: an upload failed and is tried again: %s", name.location, error)
                 await asyncio.sleep(backoff.after_error())
                 continue
             batch.stamped_at[name.location] = stamped_at

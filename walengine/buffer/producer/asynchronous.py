@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import warnings
 import weakref
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = ["AsyncProducer"]
+
+log = logging.getLogger("walengine.buffer")
 
 SKEW_WARNING_MS: Final = GRACE_PERIOD_MIN.total_seconds() * 1000 / 4
 """A quarter of the shortest grace period that a consumer can have."""
@@ -80,9 +83,7 @@ class AsyncProducer:
     # ---- opening and closing ---------------------------------------------------------------------
 
     @classmethod
-    async def open(
-        cls, config: ProducerConfig, *, environment: Environment | None = None
-    ) -> AsyncProducer:
+    async def open(cls, config: ProducerConfig, *, environment: Environment | None = None) -> Self:
         """Return a producer that is open.
 
         Raises:
@@ -107,8 +108,13 @@ class AsyncProducer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close, whether the block ended well or not."""
-        await self.aclose()
+        """Close; an error of the block is not covered by one of closing."""
+        try:
+            await self.aclose()
+        except QueueError as closing:
+            if error is None:
+                raise
+            log.warning("%s: closing failed too: %s", self._config.manifest_path, closing)
 
     async def aclose(self, timeout: float | timedelta | None = None) -> None:  # noqa: ASYNC109
         """Refuse further calls, flush, and release the store; a second call does nothing.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Iterable
 from datetime import timedelta
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from walengine.buffer._environment import Environment
 from walengine.buffer._loop_thread import LoopThread
 from walengine.buffer.config import ProducerConfig
+from walengine.buffer.errors import QueueError
 from walengine.buffer.metrics import Metrics
 from walengine.buffer.producer._input import Input
 from walengine.buffer.producer._pipeline import limits_of
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = ["Producer"]
+
+log = logging.getLogger("walengine.buffer")
 
 
 class Producer:
@@ -73,8 +77,13 @@ class Producer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close, whether the block ended well or not."""
-        self.close()
+        """Close; an error of the block is not covered by one of closing."""
+        try:
+            self.close()
+        except QueueError as closing:
+            if error is None:
+                raise
+            log.warning("%s: closing failed too: %s", self.config.manifest_path, closing)
 
     def close(self, timeout: float | timedelta | None = None) -> None:
         """Refuse further calls, flush, and release the store; a second call does nothing.
