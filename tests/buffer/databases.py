@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,7 +199,7 @@ def write_and_break(
     Args:
         make: ("sqlite", path) or ("postgres", conninfo).
         sequence: Of the batch.
-        step: Where.
+        step: Where: one of STEPS, or "copy" for the middle of the rows.
         behind: After it.
         how: "die" or "freeze".
         options: The sink's.
@@ -209,13 +209,26 @@ def write_and_break(
         where, "rows", COLUMNS, to_rows, **options
     )
     sink.start_sequence()
-    break_at(sink, step, die if how == "die" else freeze, behind=behind)
+    act = die if how == "die" else freeze
+    if step == "copy":
+        write_rows = sink._database.write_rows
+        sink._database.write_rows = lambda rows: write_rows(interrupted(rows, act))
+    else:
+        break_at(sink, step, act, behind=behind)
     try:
         sink.write(batch(sequence))
     except Exception:  # noqa: BLE001 (the test looks at the exit code)
         # It was frozen and something went on without it: the same batch again, as users are told.
         os._exit(20 + sink.write(batch(sequence)))
     os._exit(10)
+
+
+def interrupted(rows: Sequence[Any], act: Callable[[], None]) -> Iterator[Any]:
+    """Yield the rows; act behind the first one."""
+    for index, row in enumerate(rows):
+        if index == 1:
+            act()
+        yield row
 
 
 def target_of(place: Place) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from databases import (
     backends,
     batch,
     break_at,
+    connect,
     identity_for,
     kill_backends,
     rows_for,
@@ -163,14 +164,14 @@ def test_a_server_that_crashes_keeps_what_was_committed(postgres):
 # ---- zombies -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", ["move", "remember", "write_rows"])
+@pytest.mark.parametrize("step", ["move", "remember", "copy", "write_rows"])
 def test_a_zombie_in_mid_transaction_changes_nothing(postgres, step):
     """Method: frozen within its transaction, replaced, woken; the server has ended its session."""
     with postgres.sink() as sink:
         sink.write(batch(0))
     zombie = start(postgres, 1, step, behind=True, how="freeze", stall_timeout=0.5)
     wait_until_frozen(zombie)
-    with postgres.sink(stall_timeout=20) as sink:
+    with postgres.sink(stall_timeout=1) as sink:
         assert sink.start_sequence() == 0
         assert sink.write(batch(1))
         assert sink.write(batch(2))
@@ -211,16 +212,37 @@ def test_a_frozen_writer_of_sqlite_is_waited_for_and_named(memory_path, step):
     assert rows_in(place) == rows_for(0, 1, 2)
 
 
-def test_a_sink_behind_a_stalled_one_gives_up_with_a_reason(postgres):
+@pytest.mark.parametrize("step", ["copy", "commit"])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "next"])
+def test_who_waits_for_a_frozen_sink_ends_its_session(postgres, step, first):
+    """Goal: no timeout of the server's ends a session in mid-COPY, or one that has none."""
+    sequence = 0 if first else 1
     with postgres.sink() as sink:
-        sink.write(batch(0))
-    zombie = start(postgres, 1, "commit", how="freeze", stall_timeout=30)
+        if not first:
+            sink.write(batch(0))
+    zombie = start(postgres, sequence, step, how="freeze", stall_timeout=600)
     wait_until_frozen(zombie)
     with postgres.sink(stall_timeout=0.1) as sink:
+        assert sink.write(batch(sequence))
+        assert thaw(zombie) == 20
+        assert sink.write(batch(sequence + 1))
+    assert rows_in(postgres) == rows_for(*range(sequence + 2))
+
+
+def test_a_sink_behind_one_that_works_gives_up_with_a_reason(postgres):
+    """Method: a session that holds the row and is busy; it is none that waits for its client."""
+    with postgres.sink() as sink:
+        sink.write(batch(0))
+    with connect(postgres) as blocker, postgres.sink(stall_timeout=0.05) as sink:
+        blocker.execute("UPDATE walengine_state SET sequence = sequence")
+        blocker.pgconn.send_query(b"SELECT pg_sleep(60)")
         with pytest.raises(DatabaseError, match="cannot move the sequence.*lock timeout"):
             sink.write(batch(1))
-        assert thaw(zombie) == 10
-        assert not sink.write(batch(1))
+        blocker.cancel()
+        blocker.pgconn.get_result()
+        blocker.pgconn.get_result()
+        blocker.rollback()
+        assert sink.write(batch(1))
     assert rows_in(postgres) == rows_for(0, 1)
 
 

@@ -30,7 +30,7 @@ log = logging.getLogger("walengine.buffer")
 STALL_TIMEOUT = timedelta(minutes=1)
 CONNECT_TIMEOUT_S = 10
 FORGOTTEN_AT_ONCE = 10_000
-LOCK_TIMEOUT_FACTOR = 2  # whoever stalls is thrown out before those who wait give up
+LOCK_TIMEOUT_FACTOR = 2  # whoever stalls between statements is out before others look for it
 SHOWN_OF_CONNINFO = ("host", "port", "dbname", "service")
 
 # remote_apply is on and more: on a standby the commit can be seen already.
@@ -39,6 +39,16 @@ SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit
            WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true),
        set_config('idle_in_transaction_session_timeout', %s, true),
        set_config('lock_timeout', %s, true)
+"""
+
+# A session that waits for rows of a COPY is not idle, and no timeout of the server ends it: whoever
+# waits for its row does. Ending a sink's transaction is always safe.
+EVICT = """
+SELECT count(pg_terminate_backend(activity.pid))
+FROM pg_stat_activity AS activity JOIN pg_locks AS locks USING (pid)
+WHERE locks.relation = to_regclass(%s) AND locks.mode = 'RowExclusiveLock' AND locks.granted
+  AND activity.usename = current_user AND activity.wait_event = 'ClientRead'
+  AND activity.xact_start < now() - make_interval(secs => %s)
 """
 
 
@@ -61,7 +71,8 @@ class PostgresSink(DatabaseSink):
             queue with the same row is then a ``PairingError`` instead of a hole.
         dedupe_retention: How long identities are kept; a timedelta or seconds.
         stall_timeout: A sink that is frozen in mid-transaction is thrown out by the server after so
-            long; others wait for its row up to twice that. A timedelta or seconds.
+            long; in the middle of a COPY by whoever waits for its row, after twice that. A
+            timedelta or seconds.
 
     Raises:
         DatabaseError: The package psycopg is missing.
@@ -199,7 +210,7 @@ class PostgresDatabase:
 
     def insert_state(self, sequence: int) -> bool:
         """Make the state row."""
-        return self._changes(
+        return self._first(
             "INSERT INTO {state} (sink, queue, sequence) VALUES (%s, %s, %s) "
             "ON CONFLICT DO NOTHING",
             self._name, self._queue, sequence,
@@ -207,7 +218,7 @@ class PostgresDatabase:
 
     def move_state(self, known: int, sequence: int) -> bool:
         """Move the state row if it is still at known."""
-        return self._changes(
+        return self._first(
             "UPDATE {state} SET sequence = %s WHERE sink = %s AND sequence = %s",
             sequence, self._name, known,
         )  # fmt: skip
@@ -264,6 +275,21 @@ class PostgresDatabase:
 
     def _one(self, statement: str, *values: object) -> Any:
         return self._open_connection.execute(self._tables.statement(statement), values).fetchone()
+
+    def _first(self, statement: str, *values: object) -> bool:
+        """Do the transaction's first change; whoever holds the row and does nothing is ended."""
+        try:
+            return self._changes(statement, *values)
+        except self._psycopg.errors.LockNotAvailable:
+            self.rollback()
+        connection = self._open_connection
+        state = self._tables.statement("{state}").as_string(connection)
+        stall_s = self._stall_timeout_ms / 1000
+        (ended,) = connection.execute(EVICT, (state, stall_s)).fetchone() or (0,)
+        connection.commit()
+        log.warning("%s: another sink holds the state row; sessions ended: %d", self.where, ended)
+        self.begin()
+        return self._changes(statement, *values)
 
     def _changes(self, statement: str, *values: object) -> bool:
         cursor = self._open_connection.execute(self._tables.statement(statement), values)
