@@ -15,7 +15,6 @@ The log in front of the queue (buffer.md, section 6) has its place here: what it
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from typing import Final
 
@@ -37,7 +36,6 @@ from walengine.buffer.producer._tasks import Tasks
 from walengine.buffer.producer._upload import Uploader
 from walengine.buffer.producer._verdict import Listed
 from walengine.buffer.producer._waiting import Waiting
-from walengine.buffer.producer.stats import ProducerStats
 
 __all__ = ["Pipeline", "limits_of"]
 
@@ -320,6 +318,11 @@ class Pipeline:
         for batch in list(self.held.late):
             self._late_failed(batch)
 
+    @property
+    def calls_waiting(self) -> int:
+        """How many calls wait for room."""
+        return len(self._waiting)
+
     def raise_unseen(self) -> None:
         """Raise a failure that no caller has met, if there is one."""
         self._failing.raise_unseen()
@@ -331,26 +334,6 @@ class Pipeline:
     def allow(self) -> None:
         """Refuse no longer."""
         self._waiting.allow()
-
-    def stats(self, warnings: tuple[str, ...]) -> ProducerStats:
-        """Return what is held and what was counted."""
-        calls, entries = self.held.count()
-        manifest = self.queue.latest.manifest if self.queue.latest is not None else None
-        return ProducerStats(
-            **dataclasses.asdict(self.counters),
-            conflict_rate=self.counters.conflict_rate(),
-            calls_undecided=calls,
-            entries_undecided=entries,
-            buffered_bytes=self.room.bytes,
-            buffered_inputs=self.room.inputs,
-            calls_waiting=len(self._waiting),
-            inflight_batches=len(self.held.line),
-            manifest_is_full=self.room.manifest_is_full,
-            manifest_bytes=len(manifest.data) if manifest is not None else 0,
-            queue_length=len(manifest) if manifest is not None else 0,
-            warnings=warnings,
-            metrics=self.metrics.snapshot(),
-        )
 
     async def stop(self) -> None:
         """Cancel what runs, and wait for it."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import warnings
 import weakref
 from collections.abc import Iterable
 from datetime import timedelta
@@ -20,13 +18,13 @@ from walengine.buffer.errors import (
     BackpressureError,
     ObjectTooLargeError,
     QueueError,
-    StorageError,
 )
 from walengine.buffer.metrics import Metrics
+from walengine.buffer.producer._ends import flushed, may_fork, warn
 from walengine.buffer.producer._input import Input
 from walengine.buffer.producer._pipeline import Pipeline, limits_of
 from walengine.buffer.producer.handle import AsyncWatcher, WriteHandle
-from walengine.buffer.producer.stats import ProducerStats
+from walengine.buffer.producer.stats import ProducerStats, stats_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -78,7 +76,7 @@ class AsyncProducer:
         self._closing: asyncio.Future[None] | None = None
         self._is_closed = False
         self._is_forked = False
-        _all.add(self)
+        may_fork(self)
 
     # ---- opening and closing ---------------------------------------------------------------------
 
@@ -141,7 +139,7 @@ class AsyncProducer:
         self._closing = asyncio.get_running_loop().create_future()
         pipeline.refuse(self._closed_error())
         try:
-            failure = await _flushed(pipeline, timeout_s)
+            failure = await flushed(pipeline, timeout_s)
             await pipeline.stop()
             self._is_closed = True
             if self._finalizer is not None:
@@ -171,7 +169,7 @@ class AsyncProducer:
         if warning := environment.skew_warning(int(SKEW_WARNING_MS)):
             self._warnings.append(warning)
         self._pipeline = Pipeline(self._config, queue)
-        self._finalizer = weakref.finalize(self, _warn, self._pipeline, type(self).__name__)
+        self._finalizer = weakref.finalize(self, warn, self._pipeline, type(self).__name__)
 
     # ---- use -------------------------------------------------------------------------------------
 
@@ -232,7 +230,7 @@ class AsyncProducer:
 
     def stats(self) -> ProducerStats:
         """Return what is held and what was counted."""
-        return self._opened(anywhere=True).stats(tuple(self._warnings))
+        return stats_of(self._opened(anywhere=True), tuple(self._warnings))
 
     @property
     def metrics(self) -> Metrics:
@@ -297,48 +295,8 @@ async def _take_in_time(pipeline: Pipeline, call: Input, timeout_s: float) -> No
         ) from None
 
 
-async def _flushed(pipeline: Pipeline, timeout_s: float | None) -> QueueError | None:
-    """Flush; give up what is left when the time is over; return what has failed."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await pipeline.flush()
-    except TimeoutError:
-        pipeline.fail_all(StorageError(f"aclose() was to wait {timeout_s:g} s only"))
-        pipeline.fail_late()
-    except QueueError as error:
-        return error
-    try:
-        pipeline.raise_unseen()
-    except QueueError as error:
-        return error
-    return None
-
-
 def _seconds(duration: float | timedelta) -> float:
     return max(0.0, durations.from_code("timeout", duration).total_seconds())
 
-
-def _warn(pipeline: Pipeline, name: str) -> None:
-    """Tell of a producer that nobody closed."""
-    calls, entries = map(sum, zip(pipeline.held.count(), pipeline.lost, strict=True))
-    if calls == 0:
-        return
-    warnings.warn(
-        f"{name} of {pipeline.queue.name} was not closed; entries that may be lost: {entries} of "
-        f"{calls} calls. Close it, or use it in a with block",
-        ResourceWarning,
-        stacklevel=2,
-    )
-
-
-_all: weakref.WeakSet[AsyncProducer] = weakref.WeakSet()
-
-
-def _in_child() -> None:
-    for producer in list(_all):
-        producer.after_fork_in_child()
-
-
-os.register_at_fork(after_in_child=_in_child)
 
 AsyncProducer.__module__ = "walengine.buffer"

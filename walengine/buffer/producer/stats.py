@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from walengine.buffer.metrics import MetricsSnapshot
 
-__all__ = ["ProducerStats"]
+if TYPE_CHECKING:
+    from walengine.buffer.producer._pipeline import Pipeline
+
+__all__ = ["ProducerStats", "stats_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,32 @@ class ProducerStats:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
         return dataclasses.asdict(self)
+
+
+def stats_of(pipeline: Pipeline, warnings: tuple[str, ...]) -> ProducerStats:
+    """Return what an open, or closed, producer holds and has counted.
+
+    Args:
+        pipeline: Its.
+        warnings: About its opening.
+    """
+    calls, entries = pipeline.held.count()
+    latest = pipeline.queue.latest
+    return ProducerStats(
+        **dataclasses.asdict(pipeline.counters),
+        conflict_rate=pipeline.counters.conflict_rate(),
+        calls_undecided=calls,
+        entries_undecided=entries,
+        buffered_bytes=pipeline.room.bytes,
+        buffered_inputs=pipeline.room.inputs,
+        calls_waiting=pipeline.calls_waiting,
+        inflight_batches=len(pipeline.held.line),
+        manifest_is_full=pipeline.room.manifest_is_full,
+        manifest_bytes=len(latest.manifest.data) if latest is not None else 0,
+        queue_length=len(latest.manifest) if latest is not None else 0,
+        warnings=warnings,
+        metrics=pipeline.metrics.snapshot(),
+    )
 
 
 ProducerStats.__module__ = "walengine.buffer"
