@@ -17,6 +17,7 @@ from walengine.buffer import (
     collect_garbage,
 )
 from walengine.buffer._environment import Environment
+from walengine.buffer.collector import _pass
 from walengine.buffer.collector._choice import Candidate, Keep, References, judge
 from walengine.buffer.entry import Listing
 from walengine.buffer.location import BatchNamer
@@ -306,6 +307,51 @@ def test_what_is_newer_than_one_listed_during_the_pass_stays(run, queue):
         await stays(
             queue, named(5 * HOUR_MS), Keep.NEWER_THAN_OLDEST, store=During(queue.store, enqueue)
         )
+
+    run(scenario())
+
+
+class Deleting:
+    """A store where something happens behind the first deletion."""
+
+    def __init__(self, store, happen):
+        self.store, self.happen = store, happen
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    async def delete(self, name):
+        happen, self.happen = self.happen, None
+        await self.store.delete(name)
+        if happen is not None:
+            await happen()
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_look_at_the_manifest_is_taken_again_once_it_is_old(run, queue, monkeypatch, is_old):
+    """Goal: a collector that is stopped while it deletes does not go on as if nothing had passed.
+
+    Method: a batch is listed behind the first deletion; with time passing, or without.
+    """
+    monkeypatch.setattr(_pass, "DELETES_AT_ONCE", 1)
+
+    async def scenario():
+        names = [named(hours * HOUR_MS) for hours in (7, 6, 5)]
+        for each in names:
+            await queue.store.put(each, b"1")
+        ahead_ms = [HOUR_MS]
+
+        async def stopped():
+            ahead_ms[0] += 3600_000 * is_old
+            last = max(await survivors(queue))
+            await queue.enqueue(Listing(last))
+
+        around = Environment(
+            store=Deleting(queue.store, stopped), wall_ms=lambda: now_ms() + ahead_ms[0]
+        )
+        found = await collect_garbage(queue.config, environment=around)
+        assert len(found.deleted) == (2 if is_old else 3)
+        assert found.kept[Keep.LISTED] == is_old
 
     run(scenario())
 

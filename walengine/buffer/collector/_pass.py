@@ -23,6 +23,9 @@ __all__ = ["Collection", "Pass"]
 
 DELETES_AT_ONCE: Final = 16
 
+LOOK_AGE_MAX_S: Final = 20.0
+"""An older look at the manifest is taken again before anything more is deleted."""
+
 
 @dataclass(slots=True)
 class Collection:
@@ -92,16 +95,30 @@ class Pass:
         result.refused = refusal(first, first, references)
         if result.refused:
             return result
-        candidates = await self._candidates(references)
-        if not candidates:
-            return result
-        second = await self._read()
-        references = await self._references(second)
-        result.refused = refusal(first, second, references)
-        if result.refused:
-            return result
-        await self._delete([each for each in candidates if self._is_garbage(each, references)])
+        left = await self._candidates(references)
+        while left:
+            looked = self._moment()
+            left = await self._still_garbage(first, left)
+            while left and self._passed_s(looked) < LOOK_AGE_MAX_S:
+                await asyncio.gather(*map(self._delete_one, left[:DELETES_AT_ONCE]))
+                del left[:DELETES_AT_ONCE]
         return result
+
+    async def _still_garbage(self, first: Snapshot, left: list[Candidate]) -> list[Candidate]:
+        """Look at the manifest again; return what of this may go: nothing, if it is refused."""
+        now = await self._read()
+        references = await self._references(now)
+        self._result.refused = refusal(first, now, references)
+        if self._result.refused:
+            return []
+        return [each for each in left if self._is_garbage(each, references)]
+
+    def _moment(self) -> tuple[float, float]:
+        # One of the clocks stands while the machine sleeps, the other may be set back.
+        return asyncio.get_running_loop().time(), self._queue.environment.wall_ms() / 1000
+
+    def _passed_s(self, since: tuple[float, float]) -> float:
+        return max(now - then for now, then in zip(self._moment(), since, strict=True))
 
     async def _references(self, snapshot: Snapshot) -> References:
         return await self._queue.environment.offload(lambda: References.of(snapshot.manifest))
@@ -126,10 +143,6 @@ class Pass:
         if reason is not None:
             self._result.kept[reason] += 1
         return reason is None
-
-    async def _delete(self, chosen: list[Candidate]) -> None:
-        for begin in range(0, len(chosen), DELETES_AT_ONCE):
-            await asyncio.gather(*map(self._delete_one, chosen[begin : begin + DELETES_AT_ONCE]))
 
     async def _delete_one(self, candidate: Candidate) -> None:
         try:
