@@ -26,7 +26,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from threading import Timer
@@ -80,7 +80,6 @@ class Outcome:
     doubled: int = 0
     out_of_order: int = 0
     seconds: float = 0.0
-    problems: list[str] = field(default_factory=list, repr=False)
 
     @property
     def is_good(self) -> bool:
@@ -89,9 +88,7 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures, as JSON knows them."""
-        figures = asdict(self)
-        del figures["problems"]
-        return figures | {"seconds": round(self.seconds, 1)}
+        return asdict(self) | {"seconds": round(self.seconds, 1)}
 
 
 def run(directory: Path, file: Path, kills: int, on_progress: Callable[[float], None]) -> Outcome:
