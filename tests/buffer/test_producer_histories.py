@@ -7,13 +7,17 @@ were told.
 import asyncio
 import contextlib
 import random
+import time
 
 from faults import seeded
-from queues import MANIFEST, in_world
+from queues import MANIFEST, World, in_world
 
 from walengine.buffer import QueueError, StorageError
+from walengine.buffer._environment import Environment
 from walengine.buffer.batch import decode_batch
 from walengine.buffer.location import parse_batch_name
+from walengine.buffer.manifest import Manifest
+from walengine.buffer.store.local import LocalStore
 
 
 def test_under_random_faults_what_is_durable_is_there_once_and_in_order(seed, scaled, count):
@@ -34,30 +38,47 @@ def test_under_random_faults_what_is_durable_is_there_once_and_in_order(seed, sc
     count("calls failed under faults", failed)
 
 
-async def one_history(world, chance):
+def test_on_a_directory_under_random_faults_too(run, tmp_path, seed, scaled, count):
+    """Goal: real files, threads and time. Two producers, a fifth of the calls meet a fault."""
+    durable = 0
+    for round_ in range(scaled(3)):
+        inner = LocalStore(tmp_path / f"{round_}")
+        world = World(seeded(seed + round_, 0.2), seed=seed + round_, inner=inner)
+        world.wall_ms = lambda: time.time_ns() // 1_000_000
+        real = Environment(store=world.store)
+        world.environment = lambda real=real: real
+        world.store._slow_s = 0.003
+        durable += run(
+            closing(one_history(world, random.Random(seed + round_), pause_s=0.1), inner)
+        )[0]
+    count("calls durable on a directory under faults", durable)
+
+
+async def closing(history, store):
+    try:
+        return await history
+    finally:
+        await store.aclose()
+
+
+async def one_history(world, chance, pause_s=1.0):
     seen, outcomes, doubled = [], [{}, {}], [0, 0]
     ended = asyncio.Event()
 
     async def consume():
         while not ended.is_set():
-            await asyncio.sleep(chance.random())
-            manifest = await world.manifest()
+            await asyncio.sleep(chance.random() * pause_s)
+            if (found := await world.inner.get(MANIFEST)) is None:
+                continue
+            manifest = Manifest.parse(found.data, MANIFEST)
             taken = manifest.sequences[: chance.randrange(3)]
             if not taken:
                 continue
             dequeued = manifest.dequeue(taken[-1])
-            found = await world.inner.get(MANIFEST)
             if await world.inner.replace(MANIFEST, dequeued.data, found.etag):
                 seen.extend([manifest.entry(sequence).location for sequence in taken])
 
-    async def produce(name):
-        world.plan, plan = None, world.plan
-        producer = world.producer(
-            delivery_timeout=chance.choice((0.3, 1.0, 20.0)), flush_interval=0.02,
-            flush_size_bytes=30, max_inflight_batches=chance.choice((1, 2, 16)),
-        )  # fmt: skip
-        await producer.__aenter__()
-        world.plan = plan
+    async def produce(name, producer):
         for i in range(chance.randrange(5, 25)):
             with contextlib.suppress(QueueError):
                 handle = await producer.produce([b"%d %d" % (name, i)])
@@ -67,13 +88,25 @@ async def one_history(world, chance):
             await producer.aclose()
         doubled[name] = producer.stats().maybe_doubled
 
+    world.plan, plan = None, world.plan  # opening is no part of the history
+    producers = [await world.producer(**options_at_random(chance)).__aenter__() for _ in range(2)]
+    world.plan = plan
     consumer = asyncio.ensure_future(consume())
-    await asyncio.gather(produce(0), produce(1))
+    await asyncio.gather(*map(produce, range(2), producers))
     ended.set()
     await consumer
     await asyncio.gather(*world.store._late, return_exceptions=True)
     seen += [entry.location for entry in (await world.manifest()).entries()]
     return await verdict(world, seen, outcomes, doubled)
+
+
+def options_at_random(chance):
+    return {
+        "delivery_timeout": chance.choice((0.3, 1.0, 20.0)),
+        "flush_interval": 0.02,
+        "flush_size_bytes": 30,
+        "max_inflight_batches": chance.choice((1, 2, 16)),
+    }
 
 
 async def verdict(world, seen, outcomes, doubled):
