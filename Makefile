@@ -247,7 +247,7 @@ bench-core: .venv-test/core build/bench/limit ## Measure the log beside the plai
 
 # For make bench-buffer: --dir DIRECTORY, --json FILE, --rounds N, --only GROUP, --store.
 .PHONY: bench-buffer
-bench-buffer: .venv-test/core ## Measure the buffer from produce() to the consumer (6 minutes)
+bench-buffer: .venv-test/core ## Measure the buffer from produce() to the consumer (8 minutes)
 	.venv-test/bin/python bench/buffer_path.py $(BENCH_ARGUMENTS)
 
 # With --store the results are kept in bench/results; see bench/README.md for the rest.

@@ -84,7 +84,8 @@ def latency(axes: Axes, results: Results) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * (1 - value):g} %"))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.legend(fontsize=6.5, loc="lower right", framealpha=0.95)
+    axes.set_xlim(left=axes.get_xlim()[0] / 20)  # room for the legend
+    axes.legend(fontsize=6.5, loc="upper left", framealpha=0.95)
     tidy(
         axes, "How long a call takes, by flush_interval", "ms (further left is better)",
         "share of the calls that took no longer",
