@@ -92,7 +92,7 @@ class Producers:
 
 
 class Sink:
-    """What buffer.md's sink stores in one transaction: position, identity, rows."""
+    """What an exactly-once sink stores in one transaction: position, identity, rows."""
 
     def __init__(self):
         self.sequence = None

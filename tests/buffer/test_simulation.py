@@ -17,7 +17,7 @@ from simulation.plan import KINDS
 from simulation.run import run, run_all
 
 SEEDS_OF_A_KIND = 210
-"""15 kinds: 3,150 seeds at scale 1."""
+"""16 kinds: 3,360 seeds at scale 1."""
 
 SEEDS_OF_A_MUTANT_MAX = 300
 TRACE_LINES_SHOWN = 60

@@ -1,4 +1,4 @@
-"""The programs that consume: the real AsyncConsumer and the sink that buffer.md describes.
+"""The programs that consume: the real AsyncConsumer and a sink that is exactly once.
 
 One transaction moves the stored sequence, from the value that this program knows, stores the
 batch's identity, and writes the data unless the identity was there.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class State:
-    """What is committed; the database's own rows, and what buffer.md's sink keeps beside them."""
+    """What is committed; the rows, and what an exactly-once sink keeps beside them."""
 
     sequence: int | None = None
     identities: set = field(default_factory=set)

@@ -171,6 +171,7 @@ MUTANTS = (
         "Q7",
         "the collector takes what is newer than the oldest listed batch",
         ((References, "keep", keep_listed),),
+        kinds=("sleepers", "collector", "everything", "lost manifest"),
     ),
     Mutant(
         "Q8",

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 
 from simulation import decoder
-from simulation.mind import Mind
+from simulation.mind import NAME_AGE_MAX_MS, Mind
 from walengine.buffer import (
     FencedError,
     ManifestLostError,
@@ -121,7 +121,10 @@ class Oracle:
         self.minds[process.name] = Mind()
 
     def mind_of(self, process):
-        return self.minds.setdefault(process.name, Mind())
+        return self.mind_named(process.name)
+
+    def mind_named(self, who):
+        return self.minds.setdefault(who, Mind())
 
     def consumed(self, batch):
         """A consumer was given this batch."""
@@ -193,9 +196,17 @@ class Oracle:
             self.appended[who, identity] = entry.sequence
             self.batches[entry.sequence] = entry.location
             self.ever_listed.update(self.contents[entry.location])
+            self._in_flight(who, entry.location)
+
+    def _in_flight(self, who, location):
+        """Check that nobody took a batch between a fresh upload and its listing."""
+        put_ms = self.mind_named(who).put_ms.get(location, 0)
+        is_fresh = self.world.now_ms() - put_ms <= NAME_AGE_MAX_MS
+        taken = is_fresh and self.objects.get(location) is None
+        self._check("B6", not taken, f"{who} lists {location}, which a collector took in flight")
 
     def _noticed_loss(self, who, before):
-        seen = self.minds.setdefault(who, Mind())
+        seen = self.mind_named(who)
         back = (before.next_sequence, before.epoch) < (seen.next_sequence, 0) or (
             before.epoch < seen.epoch
         )

@@ -27,6 +27,7 @@ KINDS = {
     "clocks": ("clocks", "freezes", "crashes"),
     "collector": ("collector", "crashes", "outages"),
     "takeovers": ("collector", "zombies"),
+    "eager": ("eager", "clocks"),
     "backup": ("backup", "zombies"),
     "lost manifest": ("lost", "crashes", "collector"),
     "crowded": ("crowded", "faults"),
@@ -117,7 +118,9 @@ def draw(seed, kinds=tuple(KINDS)):
     calls = chance.randint(2, 6)
     length_s = pause_s * calls
     has = troubles.__contains__
-    outages = _outages(chance, length_s) if has("outages") else ()
+    outages = ()
+    if has("outages") or has("eager"):
+        outages = tuple(_outages(chance, length_s, short=has("eager")))
     backup_at = chance.randint(1, 4) if has("backup") else 0
     return Plan(
         kind=kind,
@@ -136,7 +139,7 @@ def draw(seed, kinds=tuple(KINDS)):
         litter_s=tuple(chance.uniform(0.0, 1000.0) for _ in range(8 * has("collector"))),
         steps=tuple(_steps(chance, length_s)) if has("clocks") else (),
         end_s=max(
-            2 * length_s + 300.0,
+            2 * length_s + (0.0 if has("eager") else 300.0),
             1200.0 * has("collector"),
             *(outage.end_s + 300.0 for outage in outages),
             0.0,
@@ -150,16 +153,19 @@ def _steps(chance, length_s):
         yield Step(chance.uniform(0.0, 2 * length_s), chance.choice("pc"), skew_ms)
 
 
-def _outages(chance, length_s):
-    outages = []
+def _outages(chance, length_s, *, short):
     for _ in range(chance.randint(1, 2)):
         begin_s = chance.uniform(0.0, length_s)
+        if short:
+            # Long enough for collectors to come by, too short for another upload.
+            end_s = begin_s + _log_uniform(chance, 2.0, 100.0)
+            yield Outage(begin_s, end_s, "manifest writes", 1.0)
+            continue
         end_s = begin_s + _log_uniform(chance, 1.0, HOUR_S)
         what = chance.choice(
             ("manifest writes", "manifest writes", "batch writes", "reads", "everything")
         )
-        outages.append(Outage(begin_s, end_s, what, chance.choice((0.5, 1.0, 1.0))))
-    return tuple(outages)
+        yield Outage(begin_s, end_s, what, chance.choice((0.5, 1.0, 1.0)))
 
 
 DEEDS = {"crashes": ("crash",), "freezes": ("stop", "suspend")}
@@ -227,13 +233,16 @@ def _consumers(chance, troubles, length_s):
     count = chance.randint(2, 3) if "zombies" in troubles else chance.randint(1, 2)
     collector = "collector" in troubles or "sleepers" in troubles
     flush_rates = (0.0, 0.6, 1.0) if collector else (0.0, 0.2, 0.6, 1.0)
+    intervals = (30.0, 100.0) if collector else (300.0,)
+    if "eager" in troubles:
+        flush_rates, intervals = (1.0,), (1.0, 5.0)
     for number in range(count):
         yield ConsumerPlan(
             start_s=0.0 if number == 0 else chance.uniform(0.0, 1.5 * length_s),
             poll_s=chance.choice((0.05, 1.0, 10.0)),
             flush_rate=chance.choice(flush_rates),
             takes=chance.choice(TAKES),
-            gc_interval=chance.choice((30.0, 100.0)) if collector else 300.0,
+            gc_interval=chance.choice(intervals),
             skew_ms=_skew_ms(chance, troubles, 60_000),
         )
 
