@@ -1,6 +1,8 @@
 """The producer when it cannot deliver: what fails, who is told, and what is still known then."""
 
 import asyncio
+import copy
+import pickle
 
 import pytest
 from faults import Fault
@@ -8,6 +10,7 @@ from queues import MANIFEST, always, at, in_world
 
 from walengine.buffer import FormatError, ManifestLostError, QueueError, StorageError
 from walengine.buffer.manifest import Manifest
+from walengine.buffer.producer._outcome import fresh
 
 
 def test_a_batch_that_cannot_be_delivered_fails_with_all_behind_it():
@@ -196,6 +199,15 @@ def test_an_error_of_the_block_is_not_covered_by_one_of_closing(caplog):
 
     in_world(body)
     assert "closing failed too" in caplog.text
+
+
+def test_an_error_with_notes_is_copied_and_pickled_whole():
+    """Goal: every caller gets a copy, and sinks add notes to theirs."""
+    error = StorageError("words", unclear=True, errno=5, object="a", offset=3)
+    error.add_note("a note")
+    for again in (copy.copy(error), pickle.loads(pickle.dumps(error)), fresh(error)):
+        assert (type(again), str(again), vars(again)) == (StorageError, "words", vars(error))
+        assert again.__notes__ == ["a note"]
 
 
 def test_closing_in_time_gives_up_what_is_left():

@@ -80,7 +80,9 @@ class QueueError(Exception):
 
 
 def _rebuild(kind: type[QueueError], message: str, facts: dict[str, Any]) -> QueueError:
-    return kind(message, **facts)
+    error = kind(message)
+    vars(error).update(facts)  # the notes too, if there are any
+    return error
 
 
 class StorageError(QueueError):
