@@ -13,7 +13,7 @@ from typing import Any
 from unittest import mock
 
 from simulation.plan import KINDS
-from walengine.buffer import location
+from walengine.buffer import StorageError, location
 from walengine.buffer._queue import Queue, Snapshot
 from walengine.buffer.collector import _choice, _pass
 from walengine.buffer.collector._choice import Candidate, Keep, References
@@ -23,6 +23,8 @@ from walengine.buffer.producer._names import Names
 from walengine.buffer.producer._verdict import Judgement
 
 LONG_AGO_MS = 0
+SWAP = Queue.swap
+FORM_GROUP = _append.form_group
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,23 @@ async def overwrite(self, snapshot, manifest):
     swapped = Snapshot(manifest, there.etag)
     self._keep(swapped)
     return swapped
+
+
+async def believe(self, snapshot, manifest):
+    """Swap, and take an unclear outcome for success."""
+    try:
+        return await SWAP(self, snapshot, manifest)
+    except StorageError as error:
+        if not error.unclear:
+            raise
+        return Snapshot(manifest, "an etag that nobody knows")
+
+
+def backwards(*arguments):
+    """Form a group as always, and turn it round."""
+    group = FORM_GROUP(*arguments)
+    group.batches.reverse()
+    return group
 
 
 def know_nothing(_manifest, _attempts, _identities):
@@ -194,4 +213,6 @@ MUTANTS = (
         "the collector takes what lies deeper",
         ((_choice, "parse_batch_name", parse_anywhere),),
     ),
+    Mutant("Q12", "an unclear swap counts as done", ((Queue, "swap", believe),)),
+    Mutant("Q13", "a group is listed backwards", ((_append, "form_group", backwards),)),
 )
