@@ -5,6 +5,7 @@ The skips end up in a table at the end of the output; WALENGINE_REQUIRE_ALL=1 ma
 
 import importlib.util
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -120,6 +121,21 @@ def needs_overlay() -> None:
     """Skip unless directories can be mounted one above the other."""
     needs_mount()
     _needs_kernel_with("overlay")
+
+
+def needs_postgres() -> Path:
+    """Return the directory of PostgreSQL's programs; as root its user is needed too."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    on_path = shutil.which("postgres")
+    if not found and on_path is None:
+        pytest.skip(f"needs the program postgres ({HINT})")
+    if os.geteuid() == 0:
+        needs_tool("setpriv")
+        try:
+            pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip(f"needs the user postgres: the server refuses to run as root ({HINT})")
+    return found[-1].parent if found else Path(on_path or "").resolve().parent
 
 
 def needs_filesystem(name: str) -> None:

@@ -44,7 +44,7 @@ class CommandsInFiles(Commands):
 )
 @click.version_option(__version__, prog_name="walengine", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Append to, read, check and trim write-ahead logs; look into queues."""
+    """Append to, read, check and trim write-ahead logs; feed and drain queues in object stores."""
 
 
 def main() -> None:
