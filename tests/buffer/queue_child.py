@@ -25,6 +25,7 @@ async def produce(store, name):
     config = ProducerConfig(object_store=store, flush_interval=0.01)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
     under_way, call = deque(), 0
     async with AsyncProducer(config) as producer:
         while under_way or not stop.is_set():
@@ -83,7 +84,8 @@ def store_of(kind, *place):
 
 
 def main():
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until a producer asks for it
+    # Until a producer can take it; it waits, and is not lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     nursery = Nursery(store_of(*sys.argv[1:]))
     for line in sys.stdin:
         command, *arguments = line.split()

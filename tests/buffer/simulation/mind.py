@@ -35,7 +35,9 @@ class Mind:
             self.read_since = True  # not modified
 
     def saw(self, version):
-        self.known = version
+        # Of answers that overlapped, the older one may come last.
+        if self.known is None or not _is_before(version, self.known):
+            self.known = version
         self.next_sequence = max(self.next_sequence, version.next_sequence)
         self.epoch = max(self.epoch, version.epoch)
 
@@ -73,3 +75,14 @@ class Mind:
         oldest = min((decoder.name_ms(entry.location) for entry in known.entries), default=None)
         if oldest is not None and name_ms >= oldest:
             yield "a listed batch is older"
+
+
+def _is_before(version, known):
+    """Whether something of it is less: the end of the queue, its epoch or its beginning."""
+
+    def positions(manifest):
+        return (manifest.next_sequence, manifest.epoch,
+                manifest.next_sequence - len(manifest.entries))  # fmt: skip
+
+    pairs = zip(positions(version), positions(known), strict=True)
+    return any(mine < theirs for mine, theirs in pairs)
