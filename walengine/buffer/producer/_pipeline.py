@@ -8,7 +8,7 @@ Everything happens on one event loop, and nothing in here awaits between looking
 that find no room wait in the order they came, and the first of them is let in by whoever makes
 room. An accepted call is decided exactly once: durable, or failed together with all behind it.
 
-The log in front of the queue (buffer.md, section 6) has its place here: what it holds enters at
+The log in front of the queue, once there is one, has its place here: what it holds enters at
 ``take`` and ``_seal_batch``, where boundaries and identities are settled before any upload.
 """
 
