@@ -26,12 +26,12 @@ C_TESTS := $(sort $(wildcard tests/c/test_*.c))
 C_SUPPORT := $(filter-out $(C_TESTS),$(sort $(wildcard tests/c/*.c)))
 FUZZERS := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 C_FILES := $(sort $(CORE) $(HEADERS) $(wildcard tests/c/*.[ch] tests/fuzz/*.[ch] bench/*.[ch]))
-PACKAGE := $(sort $(wildcard walengine/*.py* walengine/*/*.py))
+PACKAGE := $(sort $(wildcard walengine/*.py* walengine/*/*.py walengine/*/*/*.py))
 PYTHON_FILES := setup.py walengine tests bench examples
 
 SUITES := $(patsubst tests/c/test_%.c,%,$(C_TESTS))
 # The suites that `make tsan` runs: those with threads.
-TSAN_SUITES ?= $(filter crc32c poll threads lifecycle requests request_faults ring ring_threads bench,$(SUITES))
+TSAN_SUITES ?= $(filter crc32c poll threads followers lifecycle reader requests request_faults ring ring_threads bench,$(SUITES))
 
 WARNINGS := -Wall -Wextra -Wconversion -Werror
 C_FLAGS := -std=gnu11 -g -fno-wrapv -DWALENGINE_MUTANTS $(WARNINGS) -pthread -Icsrc -Itests/c
@@ -56,6 +56,10 @@ help: ## List the targets
 demo: .venv/installed ## Install into .venv and watch a log survive SIGKILL (about 15 s)
 	.venv/bin/walengine demo
 
+.PHONY: demo-buffer
+demo-buffer: .venv/installed ## Move a file through a queue into SQLite while both ends are killed (10 s)
+	.venv/bin/walengine buffer demo
+
 .venv/installed: pyproject.toml setup.py $(CORE) $(HEADERS) $(PACKAGE)
 	$(call make-environment,.venv)
 	@rm -rf build/lib* build/bdist*  # or setuptools packs modules that are gone
@@ -78,7 +82,7 @@ test: ## Run every test: the C suites under sanitizers, then pytest
 	$(PYTEST)
 
 .PHONY: test-quick
-test-quick: ## Run every test with small counts (under 2 minutes)
+test-quick: ## Run the tests that are not slow, with small counts (under 2 minutes)
 	WALENGINE_SCALE=$(QUICK_SCALE) $(MAKE) --no-print-directory test
 
 .PHONY: soak
@@ -107,7 +111,8 @@ test-deps: ## Install the Debian packages that the whole test suite needs (root)
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
 	    -o DPkg::Lock::Timeout=300 --no-install-recommends \
 	    gcc make clang libclang-rt-$$clang-dev \
-	    e2fsprogs xfsprogs btrfs-progs mount strace fuse3 libfuse3-3
+	    e2fsprogs xfsprogs btrfs-progs mount strace fuse3 libfuse3-3 \
+	    postgresql util-linux
 
 # ---- the C suites --------------------------------------------------------------------------------
 
@@ -240,6 +245,11 @@ build/lint/%.o: %.c Makefile
 bench-core: .venv-test/core build/bench/limit ## Measure the log beside the plain C loop of the same I/O
 	.venv-test/bin/python bench/core.py $(BENCH_ARGUMENTS)
 
+# For make bench-buffer: --dir DIRECTORY, --json FILE, --rounds N, --only GROUP, --store.
+.PHONY: bench-buffer
+bench-buffer: .venv-test/core ## Measure the buffer from produce() to the consumer (8 minutes)
+	.venv-test/bin/python bench/buffer_path.py $(BENCH_ARGUMENTS)
+
 # With --store the results are kept in bench/results; see bench/README.md for the rest.
 COMPARE = .venv-bench/bin/python bench/compare.py
 
@@ -262,6 +272,8 @@ bench-proof: .venv-bench/core ## Count every contender's syncs under strace, and
 .PHONY: bench-report
 bench-report: .venv-bench/environment ## Draw the stored results and write them into bench/README.md
 	.venv-bench/bin/python bench/plots.py
+	@test ! -f bench/results/buffer.json || \
+	    .venv-bench/bin/python bench/buffer_plots.py bench/results/buffer.json
 	.venv-bench/bin/python bench/readme.py
 
 # A step that fails is seen, and does not keep the others from running.

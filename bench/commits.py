@@ -15,6 +15,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from loops import CannotRunError
+from percentiles import percentile_us
 from rows import RECORD, Row, Setting
 
 from walengine import IoUringConfig, PortableWalWriter, WalConfig, WalError, io_uring_status
@@ -92,12 +93,6 @@ def in_use(wal: PortableWalWriter) -> str:
     if stats.fallbacks:
         words.append(f"not in use: {', '.join(stats.fallbacks)}")
     return ", ".join(words)
-
-
-def percentile(durations_ns: list[int], percent: int) -> float:
-    """Return one of so many durations, in microseconds."""
-    ordered = sorted(durations_ns)
-    return ordered[len(ordered) * percent // 100] / 1000
 
 
 class Durable(Row):
@@ -181,8 +176,8 @@ class Durable(Row):
         """Say what else was seen; close and remove."""
         if self.figures:
             self.notes = [
-                f"p{percent} {percentile(self.mine, percent):.0f} beside "
-                f"{percentile(self.loops['sync'], percent):.0f} us"
+                f"p{percent} {percentile_us(self.mine, percent):.0f} beside "
+                f"{percentile_us(self.loops['sync'], percent):.0f} us"
                 for percent in (90, 99)
             ]
             for name, figures in self.loop_figures.items():
@@ -204,7 +199,7 @@ class Durable(Row):
         runs = {"engine": self.mine, **self.loops}
         return {
             "percentiles_us": {
-                name: {f"p{percent}": percentile(took, percent) for percent in (50, 90, 99)}
+                name: {f"p{percent}": percentile_us(took, percent) for percent in (50, 90, 99)}
                 for name, took in runs.items()
                 if len(took) >= 100
             }

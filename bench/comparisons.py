@@ -119,7 +119,8 @@ def scans(bench: Bench) -> None:
 
     with bench.players(READ, "scan") as players:
         ready = [each for each in players if bench.attempt(each, "scan", partial(prepare, each))]
-        groups = [("scan", ready), ("batches-scan", [p for p in ready if p.name == "walengine"])]
+        own = [each for each in ready if each.name == "walengine"]
+        groups = [("scan", ready), ("pairs-scan", own), ("batches-scan", own)]
         for command, readers in groups:
             work = partial(checked, command=command)
             taken = bench.by_turns(command, readers, bench.plan.scan_rounds, work)

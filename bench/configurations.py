@@ -12,8 +12,9 @@ from statistics import median
 from time import perf_counter_ns
 from typing import Any
 
-from commits import in_use, open_log, percentile, threads_timed
+from commits import in_use, open_log, threads_timed
 from loops import CannotRunError
+from percentiles import percentile_us
 from rows import RECORD, Row, Setting
 
 from walengine import IoUringConfig
@@ -140,13 +141,13 @@ class Commits(Configured):
     def clean(self) -> None:
         """Say how long one took."""
         if len(self.mine) >= 100:
-            p50, p90, p99 = (percentile(self.mine, percent) for percent in (50, 90, 99))
+            p50, p90, p99 = (percentile_us(self.mine, percent) for percent in (50, 90, 99))
             self.notes.append(f"one took p50 {p50:.0f}, p90 {p90:.0f}, p99 {p99:.0f} us")
         super().clean()
 
     def more(self) -> dict[str, Any]:
         """Return its percentiles too."""
-        shown = {f"p{percent}": percentile(self.mine, percent) for percent in (50, 90, 99)}
+        shown = {f"p{percent}": percentile_us(self.mine, percent) for percent in (50, 90, 99)}
         return {**super().more(), "percentiles_us": shown}
 
 

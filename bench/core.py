@@ -32,6 +32,7 @@ from commits import commit_rows
 from configurations import configuration_rows
 from loops import CannotRunError
 from machine import describe, filesystem_of
+from percentiles import spread, text_of
 from rows import Calibration, Row, Setting, single_rows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -168,31 +169,19 @@ def result_of(row: Row, taken: Taken) -> dict[str, Any]:
     }
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Return median, smallest and largest."""
-    return {"median": median(values), "min": min(values), "max": max(values)}
-
-
 def cells(result: dict[str, Any]) -> list[str]:
     """Return one line of the table."""
     unit = result["unit"]
     return [
         result["name"],
-        f"{text(result['figure'])} {unit}",
-        f"{text(result['reference'])} {unit}",
-        text(result["ratio"]),
-        f"{text(result['calibration_ns'])} ns",
+        f"{text_of(result['figure'])} {unit}",
+        f"{text_of(result['reference'])} {unit}",
+        text_of(result["ratio"]),
+        f"{text_of(result['calibration_ns'])} ns",
         f"{result['rounds']} x {result['samples_per_round']:,}",
         result["target"],
         {None: "", True: "met", False: "MISSED"}[result["met"]],
     ]
-
-
-def text(value: dict[str, float]) -> str:
-    """Return a spread as the table shows it: median (smallest to largest)."""
-    digits = 2 if value["median"] < 10 else 1 if value["median"] < 100 else 0
-    shown = [f"{value[key]:.{digits}f}" for key in ("median", "min", "max")]
-    return f"{shown[0]} ({shown[1]}-{shown[2]})"
 
 
 def print_table(lines: list[list[str]]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from machine import describe
+from percentiles import spread, text_of
 from rich.console import Console
 from rich.table import Table
 
@@ -140,14 +141,13 @@ def show(lines: list[dict]) -> None:
     for line in lines:
         word = "agrees" if line["agrees"] else "DIFFERS"
         table.add_row(
-            line["name"], spread(line["fio"]), spread(line["bench"]), f"{line['ratio']:.2f}", word
+            line["name"],
+            text_of(spread(line["fio"])),
+            text_of(spread(line["bench"])),
+            f"{line['ratio']:.2f}",
+            word,
         )
     Console(width=WIDTH).print(table)
-
-
-def spread(values: list[float]) -> str:
-    """Return a median and its range."""
-    return f"{median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
 
 
 if __name__ == "__main__":

@@ -40,6 +40,11 @@ def at(ordered_ns: list[int], share: float) -> float:
     return ordered_ns[min(len(ordered_ns) - 1, int(len(ordered_ns) * share))] / 1000
 
 
+def percentile_us(durations_ns: list[int], percent: int) -> float:
+    """Return one percentile, in microseconds."""
+    return at(sorted(durations_ns), percent / 100)
+
+
 def spread(values: list[float]) -> dict[str, float]:
     """Return median, smallest and largest."""
     return {"median": median(values), "min": min(values), "max": max(values)}

@@ -21,13 +21,18 @@ PAGE = HERE / "README.md"
 RESULTS = HERE / "results"
 MARKED = re.compile(r"(<!-- figures: (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MISSING = "Not measured on this machine yet: `{command}` fills this in.\n"
-COMMANDS = {"proof": "make bench-proof", "large": "make bench-large"}
+COMMANDS = {
+    "proof": "make bench-proof",
+    "large": "make bench-large",
+    "buffer": "make bench-buffer",
+}
 FACTS = ("machine", "device", "filesystem", "kernel", "python", "commit", "taken_at", "command")
 PICTURES = {
     "throughput": "Durable puts per second over how many put at the same time",
     "latency": "How long one durable put takes, the whole distribution",
     "bulk": "Durable batches and scans, records per second",
     "growth": "What a durable put costs, and resident memory, while the store grows",
+    "path": "The buffer: throughput, latency, and swaps of one manifest",
 }
 
 Row = dict[str, Any]
@@ -115,7 +120,13 @@ def batches(results: Results) -> str:
 def reading(results: Results) -> str:
     """Return the scans, and checking."""
     lines = []
-    for group, what in (("scan", ""), ("batches-scan", ", `batches()`"), ("verify", ", `verify`")):
+    groups = {
+        "scan": "",
+        "pairs-scan": ", pairs out of `batches()`",
+        "batches-scan": ", `batches()`",
+        "verify": ", `verify`",
+    }
+    for group, what in groups.items():
         for row in sorted(rows_of(results, group), key=lambda row: -float(row["median"])):
             threads = f" on {row['concurrency']} threads" if group == "verify" else ""
             is_records = row["unit"] == "records/s"
@@ -159,6 +170,47 @@ def proof(results: Results) -> str:
     return table(["one thread", *shown], lines)
 
 
+def path(results: Results) -> str:
+    """Return the throughput of the buffer, and what the disk allows."""
+    lines = []
+    for row in rows_of(results, "throughput"):
+        used = [text_of(each, 0) for each in row.get("cpu_ns", {}).values()] or ["-"] * 4
+        lines.append(
+            [f"{row['store']}: {row['contender']}", text_of(row, 0), text_of(row["mb_s"], 0), *used]
+        )
+    parts = [f"{role}, {part}" for role in ("producer", "consumer") for part in ("user", "system")]
+    heads = ["entries/s", "MB/s", *(f"{part}, ns an entry" for part in parts)]
+    return table(["entries of 1 KiB", *heads], lines)
+
+
+def path_latency(results: Results) -> str:
+    """Return how long calls took on their way through the buffer."""
+    lines = []
+    for row in rows_of(results, "latency"):
+        shown = [f"{row['latency_us'][name] / 1000:,.1f}" if name in row["latency_us"] else "-"
+                 for name in ("p50", "p90", "p99", "p99.9", "max")]  # fmt: skip
+        what = [f"{row['store']}: {row['contender']}", f"{row['flush_interval_ms']} ms"]
+        lines.append([*what, *shown, f"{row['samples']:,}"])
+    heads = ["p50, ms", "p90", "p99", "p99.9", "max", "calls"]
+    return table(["10 entries a call", "flush_interval", *heads], lines)
+
+
+def swaps(results: Results) -> str:
+    """Return how many appends one manifest took."""
+    lines = [
+        [row["store"], f"{row['producers']}", text_of(row, 0),
+         f"{text_of(row['conflict_percent'], 0)} %", text_of(row["batches_s"], 0)]
+        for row in rows_of(results, "swaps")
+    ]  # fmt: skip
+    return table(["store", "producers", "swaps/s", "conflicts", "batches listed/s"], lines)
+
+
+def codecs(results: Results) -> str:
+    """Return how fast batches are encoded and decoded."""
+    lines = [[row["contender"], text_of(row)] for row in rows_of(results, "codecs")]
+    return table(["one thread, in memory", "GB/s"], lines)
+
+
 BLOCKS: dict[str, Callable[[Results], str]] = {
     "setting": setting,
     "ratios": ratios,
@@ -170,6 +222,10 @@ BLOCKS: dict[str, Callable[[Results], str]] = {
     "opening": opening,
     "growth": growth,
     "proof": proof,
+    "path": path,
+    "path_latency": path_latency,
+    "swaps": swaps,
+    "codecs": codecs,
 }
 
 

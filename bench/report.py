@@ -15,6 +15,7 @@ TITLES = {
     "stage": "append_batched, without the flush",
     "stage-busy": "append_batched beside a busy Python thread",
     "scan": "Reading records of 256 B into a Python loop, from the page cache",
+    "pairs-scan": "The same as pairs of LSN and bytes, out of batches",
     "batches-scan": "The same a block at a time",
     "verify": "Checking every frame, from the page cache",
     "open": "Opening after kill -9",

@@ -10,7 +10,7 @@ The programs in bench/peers speak the same lines, as far as they can:
                                          until the time or the count is over: {"wall_ns", "ns"}
     batches RECORDS MILLISECONDS MAX     durable batches, one behind the other: {"wall_ns", "ns"}
     load COUNT                           records as fast as it can, durable at the end: {"wall_ns"}
-    scan, batches-scan, verify THREADS   read everything: {"wall_ns", "count", "bytes"}
+    scan, pairs-scan, batches-scan, verify THREADS   read everything: {"wall_ns", "count", "bytes"}
     stage COUNT, stage-busy COUNT        staging, and a plain method: {"ns", "reference_ns"}
     trim, close                          {}
     memory                               resident bytes now: {"bytes"}
@@ -107,6 +107,12 @@ class ThreadServer(Server):
         """Read one record at a time."""
         begin = perf_counter_ns()
         count = self.contender.scan()
+        return {"wall_ns": perf_counter_ns() - begin, "count": count}
+
+    def do_pairs_scan(self) -> Answer:
+        """Read pairs out of batches."""
+        begin = perf_counter_ns()
+        count = self._own("scan_pairs")()
         return {"wall_ns": perf_counter_ns() - begin, "count": count}
 
     def do_batches_scan(self) -> Answer:

@@ -180,6 +180,10 @@ def _reading(rows: Rows) -> list[Ratio]:
     if mine and peer:
         values = by_round(mine["values"], peer["values"])
         made.append(Ratio("replay, records/s: walengine by LMDB's scan", values, 1.0))
+    pairs = rows.find("pairs-scan", "walengine")
+    if pairs and peer:
+        values = by_round(pairs["values"], peer["values"])
+        made.append(Ratio("pairs out of batches(), records/s, by LMDB's scan", values, 1.0))
     if blocks := rows.find("batches-scan", "walengine"):
         values = [value / 1e6 for value in blocks["values"]]
         made.append(Ratio("batches()", values, 10.0, unit="M records/s"))

@@ -191,6 +191,7 @@ static int append_batch(struct wal_writer *writer, struct batch *batch, struct w
     while (result == 0 && batch->taken < batch->count) {
         uint64_t need = plan_room(writer, batch);
         if (writer->poisoned) return wal_tell_poison(writer, call->error);
+        if ((batch->flags & WAL_LANE) && !writer->lanes) return WAL_E_AGAIN;
         if (!wal_has_room(writer, need)) {
             result = wal_lead(writer, WAL_STEP_ROOM, need, call);
         } else if (writer->direct ? !wal_flight_has_room(writer, need)
@@ -224,14 +225,15 @@ int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32
     if (result < 0) return result;
     result = append_batch(writer, &batch, &call);
     if (result == 0 && (flags & WAL_DURABLE) && count > 0) {
-        result = wal_commit_until(writer, batch.first_lsn + count - 1, &call);
-        if (result == 0 && (flags & WAL_NO_WAIT) == 0) writer->stats.commits++;
+        result = wal_commit_and_leave(writer, batch.first_lsn + count - 1, &call);
+    } else {
+        result = wal_leave(writer, result);
     }
     /* All or none: a write that failed in the middle poisoned the writer, and the group is void. */
     int is_void = result < 0 && batch.taken < count && (flags & WAL_ATOMIC);
     *taken = is_void ? 0 : batch.taken;
     if (first_lsn != NULL) *first_lsn = batch.first_lsn;
-    return wal_leave(writer, result);
+    return result;
 }
 
 int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint32_t record_crc,
@@ -248,6 +250,18 @@ int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint
                                    error);
 }
 
+int wal_writer_lanes(wal_writer *writer, uint32_t open, uint32_t flags, uint64_t *last_lsn) {
+    struct wal_call call = wal_call_begin(flags, NULL);
+    *last_lsn = 0;
+    int result = wal_refuse_forked(writer, NULL);
+    if (result == 0) result = wal_lock(writer, &call);
+    if (result < 0) return result;
+    writer->lanes = open != 0;
+    *last_lsn = writer->next_lsn - 1;
+    pthread_mutex_unlock(&writer->mutex);
+    return 0;
+}
+
 /* ---- commits --------------------------------------------------------------------------------- */
 
 static int commit(struct wal_writer *writer, uint64_t lsn, struct wal_call *call) {
@@ -260,9 +274,7 @@ static int commit(struct wal_writer *writer, uint64_t lsn, struct wal_call *call
                           (unsigned long long)lsn, (unsigned long long)last_lsn);
         return wal_leave(writer, result);
     }
-    result = wal_commit_until(writer, lsn == 0 ? last_lsn : lsn, call);
-    if (result == 0) writer->stats.commits++;
-    return wal_leave(writer, result);
+    return wal_commit_and_leave(writer, lsn == 0 ? last_lsn : lsn, call);
 }
 
 int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_error *error) {

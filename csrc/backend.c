@@ -63,4 +63,9 @@ void wal_backend_tell(struct wal_io *engine, const wal_backend_info *info,
             &writer->info,
             "direct_io: the filesystem has no O_DIRECT, so frames go through the page cache");
     }
+    if (fallbacks & WAL_FALLBACK_DIRECT_UNSYNCED) {
+        add_reason(&writer->info,
+                   "direct_io: this filesystem may drop the sync of a direct write, so frames go "
+                   "through the page cache; use ext4, xfs or btrfs");
+    }
 }

@@ -159,6 +159,7 @@ static void fill_one(struct wal_writer *writer, const char *segment_name, uint64
         wal_settle(writer); /* what waited for us */
     }
     wal_announce(writer);
+    wal_hand_on(writer);
 }
 
 static void fill_tail(struct wal_writer *writer) {

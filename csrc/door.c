@@ -2,7 +2,9 @@
  * The door that every call of the writer goes through: is it ours (fork), is it open, is it sound?
  * And what can be seen through its window at any time: position and statistics.
  */
+#include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "error.h"
 #include "io_posix.h"
@@ -33,10 +35,37 @@ int wal_refuse_closed(const struct wal_writer *writer, wal_error *error) {
     return wal_fail(error, WAL_E_CLOSED, WAL_NOWHERE, "the writer is closed");
 }
 
+/*
+ * A write into the page cache is done with the mutex held, and now and then the kernel keeps such a
+ * write waiting. The clock of the wait can be set; then a slice is shorter or longer, once.
+ */
+int wal_lock(struct wal_writer *writer, const struct wal_call *call) {
+    int must_wait = call->deadline_ns == 0 || (call->flags & WAL_NO_WAIT) != 0; /* or miss news */
+    if (must_wait) return -pthread_mutex_lock(&writer->mutex);
+    if (pthread_mutex_trylock(&writer->mutex) == 0) return 0;
+#ifdef __APPLE__
+    struct timespec pause = {.tv_nsec = 1000000};
+    while (pthread_mutex_trylock(&writer->mutex) != 0) {
+        if (wal_monotonic_ns() >= call->deadline_ns) return WAL_E_AGAIN;
+        (void)nanosleep(&pause, NULL);
+    }
+    return 0;
+#else
+    struct timespec until;
+    uint64_t now_ns = wal_monotonic_ns();
+    uint64_t left_ns = now_ns < call->deadline_ns ? call->deadline_ns - now_ns : 0;
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    left_ns += (uint64_t)until.tv_nsec;
+    until.tv_sec += (time_t)(left_ns / 1000000000U);
+    until.tv_nsec = (long)(left_ns % 1000000000U);
+    return pthread_mutex_timedlock(&writer->mutex, &until) == 0 ? 0 : WAL_E_AGAIN;
+#endif
+}
+
 int wal_enter(struct wal_writer *writer, struct wal_call *call) {
     int result = wal_refuse_forked(writer, call->error);
+    if (result == 0) result = wal_lock(writer, call);
     if (result < 0) return result;
-    pthread_mutex_lock(&writer->mutex);
     result = wal_refuse_closed(writer, call->error);
     if (result == 0 && writer->poisoned) result = wal_tell_poison(writer, call->error);
     if (result < 0) {
@@ -49,6 +78,7 @@ int wal_enter(struct wal_writer *writer, struct wal_call *call) {
 
 int wal_leave(struct wal_writer *writer, int result) {
     writer->calls--;
+    wal_hand_on(writer);
     if (writer->calls == 0) pthread_cond_broadcast(&writer->changed); /* for close and reopen */
     pthread_mutex_unlock(&writer->mutex);
     return result;

@@ -48,6 +48,7 @@ static void publish(struct wal_writer *writer, uint64_t lsn, uint64_t segment_id
     writer->stats.group_records += records;
     writer->stats.records_durable += records;
     if (records > writer->stats.group_records_max) writer->stats.group_records_max = records;
+    wal_release_followers(writer);
     wal_announce(writer);
 }
 
@@ -238,10 +239,13 @@ static int reap(struct wal_writer *writer, struct wal_call *call) {
     return count == -EINTR || wal_monotonic_ns() >= call->deadline_ns ? WAL_E_AGAIN : 0;
 }
 
-int wal_await(struct wal_writer *writer, struct wal_call *call) {
+int wal_may_reap(const struct wal_writer *writer) {
     const struct wal_flight *flight = &writer->flight;
-    int somebody_must = flight->undone > 0 && !flight->reaping && !flight->broken;
-    return somebody_must ? reap(writer, call) : wal_wait(writer, call);
+    return flight->undone > 0 && !flight->reaping && !flight->broken;
+}
+
+int wal_await(struct wal_writer *writer, struct wal_call *call) {
+    return wal_may_reap(writer) ? reap(writer, call) : wal_wait(writer, call);
 }
 
 int wal_drain(struct wal_writer *writer, wal_error *error) {

@@ -68,6 +68,9 @@ int wal_flight_is_writing(const struct wal_writer *writer);
 /* Write what a group in flight is still writing through the page cache now: it was handed over. */
 int wal_hand_over_flying(struct wal_writer *writer, wal_error *error);
 
+/* Is something in flight, and nobody at the completions? */
+int wal_may_reap(const struct wal_writer *writer);
+
 /*
  * Wait for something to change: 0, or WAL_E_AGAIN at the call's deadline or at a signal. The mutex
  * is released meanwhile.

@@ -35,7 +35,8 @@ enum {
     WAL_IO_WRITE = 2,    /* read and write */
     WAL_IO_CREATE = 4,   /* must not exist yet (O_EXCL), mode 0600 */
     WAL_IO_UNCACHED = 8, /* reads come from the device: O_DIRECT, or the cache is dropped first */
-    WAL_IO_DIRECT = 16,  /* writes go past the page cache; -EINVAL where the filesystem cannot */
+    WAL_IO_DIRECT = 16,  /* writes go past the page cache; -EINVAL where the filesystem cannot,
+                            -EOPNOTSUPP where their own sync is not known to reach the device */
 };
 
 /*

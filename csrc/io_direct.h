@@ -20,6 +20,12 @@ enum { WAL_DIRECT_ALIGNMENT = 4096 };
 /* Set the flag; -EINVAL where the filesystem has no O_DIRECT in steps of 4096 bytes. */
 int wal_direct_enter(int file);
 
+/*
+ * Is a write past the page cache with RWF_DSYNC known to be synced when it completes, at once or
+ * later? magic is what statfs says.
+ */
+int wal_direct_syncs_itself(unsigned long magic);
+
 /* Take the flag off a file that is read, and drop its pages from the cache. */
 int wal_direct_leave(int file);
 

@@ -53,6 +53,7 @@ struct posix_io {
     struct posix_io *next; /* in the registry, writers only */
     int is_writer;
     int is_btrfs;
+    int syncs_direct; /* see wal_direct_syncs_itself */
     int directory;
     int lock;
     int files[FILES_MAX]; /* registry_mutex guards it; -1: free */
@@ -225,6 +226,7 @@ static void block(int file) {
 }
 
 static int open_file(struct posix_io *p, const char *name, unsigned flags) {
+    if ((flags & WAL_IO_DIRECT) && !p->syncs_direct) return -EOPNOTSUPP;
     int how = O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK; /* NONBLOCK: a FIFO must not hang us */
     how |= (flags & WAL_IO_WRITE) ? O_RDWR : O_RDONLY;
     if (flags & WAL_IO_CREATE) how |= O_CREAT | O_EXCL;
@@ -632,6 +634,7 @@ static int check_filesystem(struct posix_io *p, unsigned flags, wal_error *error
     if (fstatfs(p->directory, &fs) != 0) {
         return wal_fail_os(error, -errno, WAL_NOWHERE, "cannot examine the filesystem");
     }
+    p->syncs_direct = wal_direct_syncs_itself((unsigned long)fs.f_type);
     switch ((unsigned long)fs.f_type & 0xFFFFFFFFUL) {
         case 0xEF53UL: /* ext2, ext3, ext4 */
         case 0x58465342UL: /* xfs */ break;

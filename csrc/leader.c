@@ -61,6 +61,7 @@ int wal_poison(struct wal_writer *writer, int os_code, const char *what, uint64_
         writer->poisoned = 1;
         writer->idle_mark_due = 0;
         wal_announce(writer);
+        wal_hand_on(writer);
     }
     return wal_tell_poison(writer, error);
 }
@@ -80,20 +81,37 @@ int wal_sync_tail(struct wal_writer *writer, wal_error *error) {
  * Whoever finds no sync under way begins one, and it covers everybody who has appended by then. Who
  * comes while one is at the device waits for the next.
  */
-int wal_commit_until(struct wal_writer *writer, uint64_t lsn, struct wal_call *call) {
+static int commit(struct wal_writer *writer, uint64_t lsn, struct wal_call *call, int *has_left) {
+    const struct wal_flight *flight = &writer->flight;
     int result = 0;
     while (result == 0 && writer->durable_lsn < lsn) {
-        if (writer->poisoned) return wal_tell_poison(writer, call->error);
-        int is_idle = writer->flight.first == writer->flight.next;
-        if (!is_idle) {
-            result = wal_await(writer, call);
-        } else if (writer->leading || writer->job.step != WAL_STEP_NONE) {
-            result = wal_wait(writer, call);
-        } else {
+        int is_idle = flight->first == flight->next;
+        if (writer->poisoned) {
+            result = wal_tell_poison(writer, call->error);
+        } else if (is_idle && !writer->leading && writer->job.step == WAL_STEP_NONE) {
             result = wal_begin_sync(writer, call->error);
+        } else if (wal_may_reap(writer) || call->deadline_ns != 0) {
+            result = is_idle ? wal_wait(writer, call) : wal_await(writer, call);
+        } else if (wal_follow(writer, lsn)) {
+            *has_left = 1;
+            return 0;
         }
     }
     return result;
+}
+
+int wal_commit_until(struct wal_writer *writer, uint64_t lsn, struct wal_call *call) {
+    int has_left = 0;
+    assert(call->deadline_ns != 0); /* it does not follow, and so does not leave */
+    return commit(writer, lsn, call, &has_left);
+}
+
+int wal_commit_and_leave(struct wal_writer *writer, uint64_t lsn, struct wal_call *call) {
+    int has_left = 0;
+    int result = commit(writer, lsn, call, &has_left);
+    if (has_left) return 0;
+    if (result == 0 && (call->flags & WAL_NO_WAIT) == 0) writer->stats.commits++;
+    return wal_leave(writer, result);
 }
 
 /* ---- steps ----------------------------------------------------------------------------------- */
@@ -137,6 +155,7 @@ static void *committer_main(void *argument) {
         job->step = WAL_STEP_NONE;
         job->done = job->ticket;
         wal_announce(writer);
+        wal_hand_on(writer);
     }
     writer->threads_running--;
     wal_announce(writer);

@@ -248,7 +248,8 @@ void wal_writer_destroy(struct wal_writer *writer) {
 
 /*
  * Ask the filesystem by opening LOCK, which is there and is never written past the cache. Where it
- * has no O_DIRECT, frames go through the page cache, aligned as they would have been.
+ * has no O_DIRECT, or may drop a direct write's sync, frames go through the page cache, aligned as
+ * they would have been.
  */
 static void choose_direct(struct wal_writer *writer) {
     if (!writer->options.ring.direct_io) return;
@@ -259,9 +260,10 @@ static void choose_direct(struct wal_writer *writer) {
     if (page != NULL) result = wal_io_read(writer->io, file, 0, page, page_bytes);
     wal_free(page);
     wal_io_close(writer->io, file);
-    writer->direct = result != -EINVAL;
+    writer->direct = result != -EINVAL && result != -EOPNOTSUPP;
     if (writer->direct) return;
-    writer->info.fallbacks |= WAL_FALLBACK_DIRECT;
+    writer->info.fallbacks |=
+        result == -EINVAL ? WAL_FALLBACK_DIRECT : WAL_FALLBACK_DIRECT_UNSYNCED;
     wal_io_warn(writer->io, WAL_WARN_DIRECT_WRITE);
 }
 

@@ -219,6 +219,7 @@ int wal_reader_verify(wal_reader *reader, uint64_t index, wal_segment_check *che
         wal_io_close(reader->io, file);
         return wal_fail(error, -ENOMEM, WAL_NOWHERE, "out of memory");
     }
+    window.step_bytes = WAL_WINDOW_STEP_BYTES;
     struct wal_walk walk;
     wal_walk_begin(&walk, &window, segment);
     walk.limit = segment->end_offset;

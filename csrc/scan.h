@@ -15,7 +15,8 @@
 #include "io.h"
 #include "segment.h"
 
-enum { WAL_WINDOW_BYTES = 2 * 1048576 };
+/* Read at a time by whom works through a log: what is read is still in the cache when checked. */
+enum { WAL_WINDOW_BYTES = 2 * 1048576, WAL_WINDOW_STEP_BYTES = 1 << 18 };
 
 struct wal_window {
     struct wal_io *io;

@@ -92,7 +92,7 @@ enum wal_warning {
     WAL_WARN_META_SLOT = 4,      /* one META slot is damaged; the other serves */
     WAL_WARN_COW = 8,            /* btrfs refused NOCOW: a full disk may poison the writer */
     WAL_WARN_DIRECT_READ = 16,   /* no O_DIRECT: recovery read after dropping the cache instead */
-    WAL_WARN_DIRECT_WRITE = 32,  /* direct_io was asked for and the filesystem has none */
+    WAL_WARN_DIRECT_WRITE = 32,  /* direct_io was asked for and is not used on this filesystem */
 };
 
 /* Flags of calls. */
@@ -106,11 +106,13 @@ enum wal_flag {
     WAL_NO_THREADS = 64,    /* tests: no background thread; wal_writer_maintain does its steps */
     WAL_NO_IDLE_MARK = 128, /* no idle watermark (byte-for-byte comparisons) */
     WAL_NO_WAIT = 256,      /* of wal_writer_append_batch: see wal_writer_notify */
+    WAL_LANE = 512,         /* append only while lanes are open; see wal_writer_lanes */
 };
 
 typedef struct wal_writer wal_writer;
 typedef struct wal_reader wal_reader;
 typedef struct wal_cursor wal_cursor;
+typedef struct wal_readahead wal_readahead;
 
 typedef struct wal_error {
     int32_t code;     /* the function's result once more */
@@ -144,6 +146,7 @@ enum wal_fallback {
     WAL_FALLBACK_DIRECT = 16,     /* the filesystem has no O_DIRECT */
     WAL_FALLBACK_SQ_ENTRIES = 32, /* a smaller ring than asked for */
     WAL_FALLBACK_LIBURING = 64,   /* liburing is there and does not serve; the built-in does */
+    WAL_FALLBACK_DIRECT_UNSYNCED = 128, /* nobody knows that the filesystem syncs direct writes */
 };
 
 /* What the ring is asked to be; see IoUringConfig for what each field does. */
@@ -270,7 +273,8 @@ int wal_writer_open(const char *path, const wal_options *options, wal_writer **w
                     wal_report *report, wal_error *error);
 
 /*
- * Append one record: hand it to the operating system. flags: RECORD_CRC, INTERRUPTIBLE, DURABLE.
+ * Append one record: hand it to the operating system. flags: RECORD_CRC, INTERRUPTIBLE, DURABLE,
+ * LANE.
  * With direct_io in use nothing is handed over before it is synced, so DURABLE is implied.
  */
 int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint32_t record_crc,
@@ -286,6 +290,15 @@ int wal_writer_append(wal_writer *writer, const void *data, uint64_t bytes, uint
 int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32_t *lengths,
                             const uint32_t *crcs, uint32_t count, uint32_t flags,
                             uint64_t *first_lsn, uint32_t *taken, wal_error *error);
+
+/*
+ * Lanes. A caller that gives LSNs to records before it hands them over must know that nobody else
+ * appends meanwhile; one that does not may let any number of threads append at once. So lanes are
+ * opened and closed: with WAL_LANE an append is made while they are open, or is WAL_E_AGAIN and has
+ * taken nothing. *last_lsn is told; once lanes are closed it stays the last one until the next
+ * append without WAL_LANE. A writer begins with lanes closed. flags: INTERRUPTIBLE.
+ */
+int wal_writer_lanes(wal_writer *writer, uint32_t open, uint32_t flags, uint64_t *last_lsn);
 
 /* Make everything up to lsn durable (0: everything appended so far). flags: INTERRUPTIBLE. */
 int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_error *error);
@@ -352,7 +365,7 @@ typedef struct wal_segment_info {
 /*
  * Some records of one cursor. They stand back to back: record i is the lengths[i] bytes behind
  * record i - 1, which are also data[starts[i] .. starts[i] + lengths[i]). data and the arrays
- * belong to the cursor until its next call.
+ * belong to the cursor until its next call, or, after wal_cursor_take, to the caller.
  */
 typedef struct wal_block {
     uint64_t first_lsn;
@@ -362,6 +375,8 @@ typedef struct wal_block {
     const uint64_t *starts;
     const uint32_t *lengths;
     const uint32_t *crcs; /* NULL: these records carry none */
+    uint32_t length_min;  /* of these records */
+    uint32_t length_max;
 } wal_block;
 
 typedef struct wal_segment_check {
@@ -394,8 +409,25 @@ int wal_cursor_open(wal_reader *reader, uint64_t from_lsn, uint64_t to_lsn, wal_
 /* 1: *block holds at least one record; 0: the end; negative: damage, or the disk failed. */
 int wal_cursor_next(wal_cursor *cursor, wal_block *block, wal_error *error);
 
+/*
+ * The same, and the block is the caller's until wal_block_free(block->data), which may come later
+ * than wal_cursor_close, from any thread. It is one piece of memory: data, and from the next
+ * multiple of 8 on starts, lengths and crcs, one behind the other.
+ */
+int wal_cursor_take(wal_cursor *cursor, wal_block *block, wal_error *error);
+void wal_block_free(const char *data);
+
 /* A cursor keeps what it needs of its reader: the two are closed in any order, by any thread. */
 void wal_cursor_close(wal_cursor *cursor);
+
+/*
+ * A cursor whose blocks are read ahead by a thread of its own, once that pays. For one caller at a
+ * time. In a forked child, if the thread was started: WAL_E_FORKED.
+ */
+int wal_readahead_open(wal_reader *reader, uint64_t from_lsn, uint64_t to_lsn,
+                       wal_readahead **ahead, wal_error *error);
+int wal_readahead_next(wal_readahead *ahead, wal_block *block, wal_error *error); /* as take */
+void wal_readahead_close(wal_readahead *ahead);
 
 /* ---- io_uring -------------------------------------------------------------------------------- */
 

@@ -23,6 +23,7 @@
 
 #include "chain.h"
 #include "flight.h"
+#include "followers.h"
 #include "histogram.h"
 #include "index.h"
 #include "io.h"
@@ -110,6 +111,7 @@ struct wal_writer {
     int calls; /* in flight, close's own not counted */
     int leading;
     int rotating; /* the leader moves the tail: appends wait */
+    int lanes;    /* open: appends with WAL_LANE are taken */
     int poisoned;
     wal_error poison;
 
@@ -131,6 +133,7 @@ struct wal_writer {
     uint32_t closed_crc; /* header CRC of the last frame of the newest closed segment */
     struct wal_tail tail;
     struct wal_flight flight;
+    struct wal_followers followers;
 
     /* Background: preparation and space. */
     struct wal_prepared prepared;
@@ -175,6 +178,9 @@ struct wal_call {
 };
 
 /* ---- door.c ---------------------------------------------------------------------------------- */
+
+/* Take the mutex: 0, or WAL_E_AGAIN where a stuck write holds it until the call's deadline. */
+int wal_lock(struct wal_writer *writer, const struct wal_call *call);
 
 /* Enter takes the mutex (only if it succeeds), leave gives it back. */
 int wal_enter(struct wal_writer *writer, struct wal_call *call);
@@ -221,7 +227,10 @@ int wal_wait(struct wal_writer *writer, struct wal_call *call);
 /* The leader's: make everything written to the tail durable, and publish it. */
 int wal_sync_tail(struct wal_writer *writer, wal_error *error);
 
-/* Anybody's: wait until lsn is durable, syncing where nobody does. */
+/* Anybody's: wait until lsn is durable, syncing where nobody does; then leave as wal_leave does. */
+int wal_commit_and_leave(struct wal_writer *writer, uint64_t lsn, struct wal_call *call);
+
+/* The same for a call with a deadline, which stays. */
 int wal_commit_until(struct wal_writer *writer, uint64_t lsn, struct wal_call *call);
 
 /* A write or sync failed: from now on every call gets this error. Returns WAL_E_POISONED. */

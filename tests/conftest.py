@@ -4,6 +4,15 @@ WALENGINE_SEED         repeats a run of the randomised tests
 WALENGINE_SCALE        multiplies their counts (default 1.0)
 WALENGINE_REQUIRE_ALL  =1 turns every skip into a failure
 WALENGINE_COUNTS       where counts go (default build/reliability.jsonl)
+
+make test-quick (a scale below FULL_SCALE) has two minutes on two processors. A test that takes more
+than a second there is left to make test, by one line beside it:
+
+    pytestmark = pytest.mark.not_quick                        # a file
+    @pytest.mark.not_quick                                    # a test
+    pytest.param("liburing", marks=pytest.mark.not_quick)     # one of its parameters
+
+What several suites have as a parameter is in QUICK below.
 """
 
 import os
@@ -88,9 +97,15 @@ LATER = {
 }
 LATER_SCALE = 3
 
-# Left to make test by make test-quick: all engines but one of each kind, and what builds packages.
+# Of these parameters make test-quick has these values: one of each kind.
 QUICK_ENGINES = ("pwrite", "builtin", "liburing-direct")
-NOT_QUICK = ("test_packaging", "test_ring_sanitized")
+QUICK = {
+    "engine": QUICK_ENGINES,
+    "ring_engine": QUICK_ENGINES,
+    "filesystem": ("ext4",),
+    "device": ("ext4",),
+    "store_config": ("memory", "local"),
+}
 FULL_SCALE = 0.5
 
 
@@ -101,17 +116,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_for_later(item: pytest.Item) -> bool:
-    module, engine = item.module.__name__, engine_of(item)
-    if SCALE < FULL_SCALE and (module in NOT_QUICK or engine not in (None, *QUICK_ENGINES)):
-        return True
-    return SCALE < LATER_SCALE and engine in LATER.get(module, ())
-
-
-def engine_of(item: pytest.Item) -> str | None:
     callspec = getattr(item, "callspec", None)
-    if callspec is None:
-        return None
-    return callspec.params.get("engine") or callspec.params.get("ring_engine")
+    params = callspec.params if callspec else {}
+    if SCALE < FULL_SCALE and not is_quick(item, params):
+        return True
+    engine = params.get("engine") or params.get("ring_engine")
+    return SCALE < LATER_SCALE and engine in LATER.get(item.module.__name__, ())
+
+
+def is_quick(item: pytest.Item, params: dict[str, object]) -> bool:
+    if item.get_closest_marker("not_quick"):
+        return False
+    return all(params[name] in values for name, values in QUICK.items() if name in params)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -25,6 +25,7 @@ MEMORY_BYTES_MIN = 1 << 30  # a container's 64 MiB are too small for a filesyste
 
 UNMOUNT_TRIES = 200
 
+COUNTING = Path(__file__).parent / "counting_fs.py"
 FAULTY_DEVICE = Path(__file__).parent / "power" / "faulty_device.py"
 
 FS_IOC_SHUTDOWN = 0x8004587D
@@ -182,6 +183,42 @@ def faulty_disk(directory: Path, filesystem: str) -> Iterator[FaultyDisk]:
         process.wait()
         process.stdout.close()
         image.unlink()
+
+
+class CountingFilesystem:
+    """A mounted FUSE filesystem (counting_fs.py) over a directory of its own."""
+
+    def __init__(self, below: Path, mount_point: Path, process: subprocess.Popen[str]) -> None:
+        self.below = below
+        self.path = mount_point
+        self.process = process
+
+    def end(self) -> tuple[int, int]:
+        """Unmount it; how many fsyncs and how many creations it has seen."""
+        run("fusermount3", "-u", "-z", self.path)
+        fsyncs, created = map(int, self.process.communicate(timeout=30)[0].split())
+        return fsyncs, created
+
+
+@contextmanager
+def counting_filesystem(directory: Path) -> Iterator[CountingFilesystem]:
+    """Mount a filesystem that counts below directory; clear up whatever happens."""
+    below, mount_point = directory / "below", directory / "mounted"
+    below.mkdir()
+    mount_point.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, COUNTING, below, mount_point], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        while not os.path.ismount(mount_point):
+            assert process.poll() is None, "the filesystem ended"
+            time.sleep(0.005)
+        yield CountingFilesystem(below, mount_point, process)
+    finally:
+        if process.poll() is None:
+            subprocess.run(["fusermount3", "-u", "-z", mount_point], check=False)
+            process.kill()
+            process.communicate()
 
 
 @contextmanager

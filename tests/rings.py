@@ -16,31 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from walengine import IoUringConfig, PortableWalWriter, WalConfig, _native_ring, _native_writer
+from walengine import IoUringConfig, PortableWalWriter, WalConfig, _native_writer
 from walengine._native import lib
-from walengine.backend import io_uring_status
 
 PROVIDERS = ("liburing", "builtin")
 KINDS = ("pwrite", *PROVIDERS)  # of writers: no ring, or whose
 
-each_provider = pytest.mark.parametrize("provider", PROVIDERS)
-each_kind = pytest.mark.parametrize("kind", KINDS)
+# Liburing is the ring of make test-quick's direct engine; these have the built-in one there.
+_LIBURING = pytest.param("liburing", marks=pytest.mark.not_quick)
+each_provider = pytest.mark.parametrize("provider", [_LIBURING, "builtin"])
+each_kind = pytest.mark.parametrize("kind", ["pwrite", _LIBURING, "builtin"])
 
 GONE_SECONDS_MAX = 30  # until the kernel has let go of a closed ring; it does so later, by a worker
-
-
-def needs_ring(provider: str = "builtin") -> None:
-    """Skip unless this provider can drive a ring here; "pwrite" needs none."""
-    if provider == "pwrite":
-        return
-    if provider == "liburing":
-        problem = _native_ring.liburing_problem()
-        if problem is not None:
-            pytest.skip(f"needs liburing: {problem}")
-    with environment(WALENGINE_RING=provider):
-        status = io_uring_status()
-    if not status.available:
-        pytest.skip(f"needs io_uring: {status.reason}")
 
 
 @contextmanager

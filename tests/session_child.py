@@ -42,6 +42,7 @@ FINISHED = 9  # the job is done; the child ends by itself
 ACKNOWLEDGED = frozenset({DURABLE, FLUSHED})
 
 THREADS = 4
+THREADS_MAX = 20  # of a job
 KEPT_RECORDS = 250  # that trims leave
 IDENT_SESSION = 1 << 32
 IDENT_THREAD = 1 << 24
@@ -149,7 +150,9 @@ class Worker(threading.Thread):
 
     def act(self) -> None:
         dice = self.random.random()
-        if dice < 0.55:
+        if dice < self.session.job["durable"]:
+            self.append_durable()
+        elif dice < 0.55:
             self.append(durable=True)
         elif dice < 0.75:
             self.append(durable=False)
@@ -171,6 +174,12 @@ class Worker(threading.Thread):
             self.wal.sync()
             self.session.say(DURABLE, lsn, ident)
 
+    def append_durable(self) -> None:
+        ident = self.next_ident()
+        lsn = self.wal.append_durable(content(ident))
+        self.session.say(APPENDED, lsn, ident)
+        self.session.say(DURABLE, lsn, ident)
+
     def stage(self, count: int) -> None:
         before = self.wal.last_lsn
         idents = [self.next_ident() for _ in range(count)]
@@ -190,12 +199,12 @@ class Worker(threading.Thread):
 
 
 def write(session: Session, job: dict) -> None:
-    """Write from four threads; then die at a fail point, be killed, or close and go on to that."""
+    """Write from some threads; then die at a fail point, be killed, or close and go on to that."""
     wal = open_log(job)
     session.say(OPENED, wal.last_lsn, wal.first_lsn)
     if job["lying"]:
         _native._fault_set(_native._FAULT_SYNC, _native._FAULT_SKIP)
-    workers = [Worker(session, wal, number) for number in range(THREADS)]
+    workers = [Worker(session, wal, number) for number in range(job["threads"])]
     for worker in workers:
         worker.start()
     if job["mode"] == "write":
@@ -212,7 +221,7 @@ def write(session: Session, job: dict) -> None:
     if job["mode"] == "unseal":
         wal = open_log(job)
         _native._fail_point_arm(job["fail_point"], job["nth"])
-        ident = job["session"] * IDENT_SESSION + THREADS * IDENT_THREAD
+        ident = job["session"] * IDENT_SESSION + THREADS_MAX * IDENT_THREAD
         session.say(APPENDED, wal.append(content(ident)), ident)
 
 
@@ -238,7 +247,7 @@ def recover(session: Session, job: dict) -> None:
     else:
         _native._fault_set(_native._FAULT_ALL, _native._FAULT_KILL, nth=job["nth"], sticky=False)
     wal = open_log(job)
-    ident = job["session"] * IDENT_SESSION + (THREADS + 1) * IDENT_THREAD
+    ident = job["session"] * IDENT_SESSION + (THREADS_MAX + 1) * IDENT_THREAD
     session.say(APPENDED, wal.append(content(ident)), ident)
 
 

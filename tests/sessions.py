@@ -32,6 +32,7 @@ from session_child import (
     HEAD,
     IDENT_SESSION,
     IDENT_THREAD,
+    THREADS,
     TRIMMED,
     TRIMMING,
     content,
@@ -49,6 +50,8 @@ JOB = {
     "lying": False,  # syncs report success and do nothing
     "may_fail": False,  # the disk goes away under it
     "trims": True,
+    "threads": THREADS,
+    "durable": 0.1,  # of what a thread does: append_durable
     "segment_bytes": 32768,
     "strict_sectors": False,
     "seed": 0,

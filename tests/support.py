@@ -12,6 +12,7 @@ test reads as one sentence:
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -63,6 +64,8 @@ __all__ = [
     "overwrite",
     "private_copy",
     "read_all",
+    "read_batches",
+    "read_records",
     "segment_name",
     "text",
     "texts",
@@ -163,7 +166,7 @@ def case_name(decision: str) -> str:
     return str(decision).upper().replace("-", "_").replace(" ", "_")
 
 
-def read_all(path: Path) -> tuple[list[tuple[int, bytes]], walengine.WalError | None]:
+def read_records(path: Path) -> tuple[list[tuple[int, bytes]], walengine.WalError | None]:
     """Every record before damage, and the error that damage raised."""
     records = []
     try:
@@ -172,6 +175,38 @@ def read_all(path: Path) -> tuple[list[tuple[int, bytes]], walengine.WalError | 
     except walengine.WalError as error:
         return records, error
     return records, None
+
+
+def read_batches(path: Path) -> tuple[list[tuple[int, bytes]], walengine.WalError | None]:
+    """The same from batches, cut where their tables say."""
+    records: list[tuple[int, bytes]] = []
+    try:
+        with walengine.WalReader(path) as reader:
+            for batch in reader.batches():
+                data = bytes(batch.data)
+                ends = [a + b for a, b in zip(batch.offsets, batch.lengths, strict=True)]
+                cut_out = [data[a:b] for a, b in zip(batch.offsets, ends, strict=True)]
+                records += zip(batch.lsns, cut_out, strict=True)
+    except walengine.WalError as error:
+        return records, error
+    return records, None
+
+
+def read_all(path: Path) -> tuple[list[tuple[int, bytes]], walengine.WalError | None]:
+    """Every record before damage, and its error; records and batches have to agree about both."""
+    records, error = read_records(path)
+    from_batches, its_error = read_batches(path)
+    assert from_batches == records
+    assert facts_of(its_error) == facts_of(error)
+    return records, error
+
+
+def facts_of(error: walengine.WalError | None) -> dict[str, object]:
+    """What an error says, but for how long it took to find out."""
+    facts = {"repr": repr(error)} | getattr(error, "__dict__", {})
+    if facts.get("report"):
+        facts["report"] = dataclasses.replace(facts["report"], duration_us=0)
+    return facts
 
 
 def look(path: Path) -> Look:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from types import ModuleType
 
 import pytest
+from needs import needs_io_uring
 from processes import output_of
 
 from walengine import (
@@ -187,8 +188,8 @@ def test_a_writer_without_a_ring_has_none_in_its_stats(path):
     assert (stats.sq_entries, stats.kernel_poll, stats.registered_buffers) == (0, False, 0)
 
 
-@pytest.mark.skipif("io_uring" not in BACKENDS, reason="io_uring does not work here")
 def test_every_sync_of_a_ring_is_one_of_its_entries(path):
+    needs_io_uring()
     with PortableWalWriter(path, WalConfig(backend="io_uring")) as wal:
         for _ in range(10):
             wal.append_batched(b"x")
@@ -198,8 +199,8 @@ def test_every_sync_of_a_ring_is_one_of_its_entries(path):
     assert stats.ring_ops["fsync"] >= 10
 
 
-@pytest.mark.skipif("io_uring" not in BACKENDS, reason="io_uring does not work here")
 def test_a_log_changes_backends(path):
+    needs_io_uring()
     for i, name in enumerate(["io_uring", "pwrite", "io_uring"]):
         with PortableWalWriter(path, WalConfig(backend=name)) as wal:
             assert wal.append(b"%d" % i) == i + 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from golden.format1 import frame_bytes
-from needs import needs_root
+from needs import needs_device_file, needs_root
 from support import (
     BLOCK,
     SEGMENT_BYTES,
@@ -33,6 +32,8 @@ from support import (
     more,
     overwrite,
     read_all,
+    read_batches,
+    read_records,
     segment_name,
     text,
     texts,
@@ -176,11 +177,7 @@ def make_socket(path, victim):
 
 
 def make_device(path, victim):
-    needs_root()
-    try:
-        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
-    except OSError as error:
-        pytest.skip(f"needs mknod: {error.strerror}")
+    needs_device_file(path)
 
 
 SPECIAL = [make_directory, make_symlink, make_dangling, make_fifo, make_socket, make_device]
@@ -356,6 +353,7 @@ def many_segments(tmp_path_factory):
     return path
 
 
+@pytest.mark.not_quick
 def test_ten_thousand_segments(many_segments):
     """Recovered, replayed and verified in bounded time and 256 MiB of address space."""
     begin = time.monotonic()
@@ -455,13 +453,14 @@ def test_file_that_grows_while_it_is_read(large_log):
     assert 2400 <= seen <= 2410
 
 
+@pytest.mark.parametrize("read", [read_records, read_batches])
 @pytest.mark.parametrize("sticky", [0, 1])
 @pytest.mark.parametrize("nth", [1, 2, 3, 4, 5, 6, 7, 8])
-def test_read_error_is_never_the_end(log, nth, sticky):
+def test_read_error_is_never_the_end(log, nth, sticky, read):
     """EIO at the nth read: an error with its errno, or all records (where a second try helped)."""
     lib.wal_fault_set(lib.WAL_FAULT_READ, nth, sticky, lib.WAL_FAULT_FAIL, errno.EIO)
     try:
-        records, error = read_all(log)
+        records, error = read(log)
         hits = lib.wal_fault_hits()
     finally:
         lib.wal_fault_clear()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import struct
 import subprocess
 import sys
 
 import pytest
+from needs import needs_full_device, needs_installed_command
 from processes import cli, ends
 from support import five_records, flip, more, segment_name
 
@@ -80,6 +80,7 @@ def test_append_goes_on_in_a_log(log):
     assert recover(log).last_lsn == 4
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("backend", ["auto", "io_uring", "pwrite"])
 def test_append_and_trim_take_a_backend(path, backend):
     append = cli("append", path, "--backend", backend, data=b"one\ntwo\n")
@@ -91,6 +92,7 @@ def test_append_and_trim_take_a_backend(path, backend):
     assert data_of(path) == [b"two\n"]
 
 
+@pytest.mark.not_quick
 def test_the_backend_is_the_one_that_was_asked_for(log, tmp_path):
     """Method: liburing is demanded, and a package without a library hides it: no ring at all."""
     decoy = tmp_path / "decoy" / "liburing"
@@ -295,9 +297,7 @@ def test_a_broken_pipe_is_quiet(path):
 
 
 def test_a_full_disk_behind_standard_output_is_an_operating_error(log):
-    if not os.path.exists("/dev/full"):  # noqa: PTH110 (a device)
-        pytest.skip("needs /dev/full")
-    with open("/dev/full", "wb") as full:  # noqa: PTH123 (a device)
+    with needs_full_device().open("wb") as full:
         result = subprocess.run(
             [sys.executable, "-m", "walengine", "replay", str(log)],
             stdout=full,
@@ -340,6 +340,7 @@ def test_recover_tells_and_changes_nothing(torn):
     assert (torn / segment_name(1)).read_bytes() == before
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])
 @pytest.mark.parametrize(
     ("command", "which", "code"),
@@ -392,6 +393,7 @@ def test_trim_of_a_locked_log_is_code_5(log):
 # ---- mistakes ------------------------------------------------------------------------------------
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -426,12 +428,14 @@ def test_wrong_usage_is_code_2(tmp_path, arguments):
 COMMANDS = [["replay"], ["inspect"], ["verify"], ["recover"], ["trim", "1"]]
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_a_missing_log_is_an_operating_error(tmp_path, command):
     name, *rest = command
     assert ends(cli(name, tmp_path / "nowhere", *rest), 1, "nowhere")
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("command", [["append"], *COMMANDS], ids=lambda command: command[0])
 def test_a_path_that_is_a_file_is_an_operating_error(tmp_path, command):
     name, *rest = command
@@ -439,6 +443,7 @@ def test_a_path_that_is_a_file_is_an_operating_error(tmp_path, command):
     assert ends(cli(name, tmp_path / "file", *rest), 1, "file")
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_a_directory_that_is_no_log_is_an_operating_error(tmp_path, command):
     name, *rest = command
@@ -473,9 +478,7 @@ def test_help_lists_the_commands_and_the_exit_codes():
 
 
 def test_the_installed_command_is_the_same():
-    command = shutil.which("walengine", path=os.path.dirname(sys.executable))  # noqa: PTH120
-    if command is None:
-        pytest.skip("needs the installed command walengine")
+    command = needs_installed_command()
     out = subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout
     assert out == f"walengine {__version__}\n"
 

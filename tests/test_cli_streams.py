@@ -9,10 +9,13 @@ import subprocess
 import sys
 
 import pytest
+from needs import needs_full_device
 from processes import cli, ends
 from support import five_records, flip, more, segment_name
 
 from walengine import PortableWalWriter, WalConfig, WalReader, recover, replay
+
+pytestmark = pytest.mark.not_quick
 
 KIB = 1024
 
@@ -65,8 +68,7 @@ def test_a_closed_standard_input_is_one_line(log):
 
 @pytest.mark.parametrize("command", ["replay", "inspect", "verify", "recover --json"])
 def test_a_full_standard_output_is_named(log, command):
-    if not os.path.exists("/dev/full"):  # noqa: PTH110 (a device)
-        pytest.skip("needs /dev/full")
+    needs_full_device()
     result = shell(f'$W {command} "$1" > /dev/full', log)
     assert ends(result, 1, "standard output: No space left")
     assert len(result.stderr.splitlines()) == 1
@@ -191,7 +193,7 @@ def test_reports_say_nothing_where_there_is_nothing_to_say(chain):
 def test_a_directory_that_may_not_be_read_is_an_operating_error(log):
     """Method: root may read everything, so a child of root becomes somebody else first."""
     program = (
-        "import os, rich.console, rich.table, encodings.idna, walengine.cli\n"
+        "import os, rich.console, rich.table, encodings.idna, walengine.cli.log\n"
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "walengine.cli.main()"
     )

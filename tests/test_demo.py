@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 
+import pytest
 from processes import cli, ends
 
 from walengine import PortableWalWriter, io_uring_status
 from walengine.backend import ring_name
+
+pytestmark = pytest.mark.not_quick
 
 
 def test_the_demo_loses_nothing(tmp_path):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import walengine
-from walengine.cli import cli
+import walengine.buffer
+from walengine.cli import FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -113,24 +114,21 @@ def test_every_example_is_run():
 # ---- what exists is documented -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", sorted(cli.commands))
+@pytest.mark.parametrize("command", sorted(name for names in FILES.values() for name in names))
 def test_every_command_is_in_the_readme(command):
     assert f"`walengine {command}`" in README
 
 
-@pytest.mark.parametrize("name", walengine.__all__)
+@pytest.mark.parametrize("name", [*walengine.__all__, *walengine.buffer.__all__])
 def test_every_public_name_is_on_the_api_page(name):
     assert re.search(rf"`{name}\b", text_of("docs/API.md"))
 
 
-def test_every_public_member_of_the_writer_and_the_reader_is_on_the_api_page():
+def test_every_public_member_of_the_classes_that_are_used_is_on_the_api_page():
     page = text_of("docs/API.md")
-    members = {
-        name
-        for kind in (walengine.PortableWalWriter, walengine.WalReader)
-        for name in dir(kind)
-        if not name.startswith("_")
-    }
+    kinds = (walengine.PortableWalWriter, walengine.WalReader, walengine.buffer.AsyncConsumer,
+             walengine.buffer.Consumer, walengine.buffer.Producer)  # fmt: skip
+    members = {name for kind in kinds for name in dir(kind) if not name.startswith("_")}
     internal = {"after_fork_in_child", "close_at_exit", "native"}
     assert [name for name in sorted(members - internal) if f"`{name}" not in page] == []
 
@@ -150,14 +148,21 @@ def test_every_case_of_the_decision_table_is_in(page):
 
 
 def killers():
-    """Return every pair of mutant and suite that test_mutants.c and the ring's suite assert."""
+    """Return every pair of mutant and suite that the suites with mutants assert."""
     source = text_of("tests/c/test_mutants.c")
     suites = dict(re.findall(r'static const struct suite (\w+) = \{"(\w+)', source))
     pairs = re.findall(r'\{WAL_MUTANT_(\w\d+)_\w+, "[^"]*", &(\w+)\}', source)
     on_a_ring = re.findall(r"mutant_now = WAL_MUTANT_(\w\d+)_", text_of("tests/c/test_ring.c"))
-    return {(mutant, suites[suite]) for mutant, suite in pairs} | {
-        (mutant, "ring") for mutant in on_a_ring
-    }
+    return (
+        {(mutant, suites[suite]) for mutant, suite in pairs}
+        | {(mutant, "ring") for mutant in on_a_ring}
+        | {(mutant, "simulation") for mutant in queue_mutants()}
+    )
+
+
+def queue_mutants():
+    source = text_of("tests/buffer/simulation/mutants.py")
+    return re.findall(r'Mutant\(\s*"([A-Z]\d+)"', source)
 
 
 def test_the_page_names_the_suites_that_kill_each_mutant():
@@ -166,7 +171,7 @@ def test_the_page_names_the_suites_that_kill_each_mutant():
     table = {(mutant, suite) for mutant, suites in rows for suite in re.findall(r"\w+", suites)}
     assert table == killers()
     mutants = re.findall(r"WAL_MUTANT_([A-Z]\d+)_", text_of("csrc/hooks.h"))
-    assert {mutant for mutant, _ in table} == set(mutants)
+    assert {mutant for mutant, _ in table} == {*mutants, *queue_mutants()}
 
 
 def test_every_source_file_has_its_place_in_the_architecture():

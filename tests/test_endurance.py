@@ -28,7 +28,7 @@ SOAK_SECONDS_A_SCALE = 6  # from LONG_SCALE on
 LONG_SCALE = 3
 GROWTH_BYTES_MAX = 16 << 20
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = [pytest.mark.usefixtures("engine"), pytest.mark.not_quick]
 
 
 def resident_bytes() -> int:

@@ -236,6 +236,7 @@ def test_the_log_has_three_segments_and_its_records(log):
     assert len(log_files(log)) == 4
 
 
+@pytest.mark.not_quick
 def test_every_bit_flip_of_what_means_something(log, count):
     """Headers, end slots, frames and META slots, every bit of every byte."""
     flips, wrong = 0, []

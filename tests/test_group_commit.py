@@ -190,6 +190,7 @@ print("end", flush=True)
 """
 
 
+@pytest.mark.not_quick
 def test_after_a_kill_a_group_is_there_or_not(engine, tmp_path, count, scaled):
     """Method: SIGKILL before the 1st, 2nd, ... write or sync, until none is left."""
     kills = 0

@@ -12,9 +12,9 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
-from needs import needs_filesystem, needs_root, needs_tool
+from needs import needs_filesystem, needs_ring, needs_root, needs_tool
 from places import memory_path, run  # noqa: F401 (a fixture)
-from rings import KINDS, each_kind, flags_of_open, needs_ring, open_kind
+from rings import KINDS, each_kind, flags_of_open, open_kind
 
 from walengine import IoUringConfig, recover, replay, verify
 from walengine._native import lib

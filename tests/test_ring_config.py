@@ -7,7 +7,7 @@ import re
 import threading
 
 import pytest
-from needs import needs_linux
+from needs import needs_linux, needs_ring
 from rings import (
     KINDS,
     deltas,
@@ -18,7 +18,6 @@ from rings import (
     flags_of_open,
     kernels_ring,
     maintain,
-    needs_ring,
     no_threads,
     open_kind,
     polling_threads,

@@ -15,16 +15,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from needs import needs_linux, needs_root
+from needs import needs_linux, needs_ring, needs_root
 from processes import command
-from rings import PROVIDERS, needs_ring
+from rings import each_provider
 
 from walengine import replay, verify
 
 TESTS = Path(__file__).resolve().parent
 RECORDS = 30
-
-each_ring = pytest.mark.parametrize("provider", PROVIDERS)
 
 # CASE takes something away; IO is the configuration that is asked for.
 PROGRAM = """
@@ -152,7 +150,7 @@ NEWER = "run on Linux 5.11 or newer"
         ("EINVAL", "the kernel does not know this kind of ring", NEWER),
     ],
 )
-@each_ring
+@each_provider
 def test_setup_is_refused(tmp_path, provider, name, reason, remedy):
     needs_ring(provider)
     case = f"seccomp.refuse(errno.{name}, 'io_uring_setup')"
@@ -160,7 +158,7 @@ def test_setup_is_refused(tmp_path, provider, name, reason, remedy):
     assert_no_io_uring(facts, reason, remedy, getattr(errno, name))
 
 
-@each_ring
+@each_provider
 def test_entering_is_refused(tmp_path, provider):
     """Goal: a ring that can be set up and not be used is none."""
     needs_ring(provider)
@@ -168,7 +166,7 @@ def test_entering_is_refused(tmp_path, provider):
     assert_no_io_uring(facts, FILTER, PROFILE, 1)
 
 
-@each_ring
+@each_provider
 def test_only_registering_is_refused(tmp_path, provider):
     needs_ring(provider)
     facts = run(tmp_path / "logs", "seccomp.refuse(errno.EPERM, 'io_uring_register')", provider)
@@ -180,7 +178,7 @@ def test_only_registering_is_refused(tmp_path, provider):
     assert facts["status"]["registered_buffers"] == 0
 
 
-@each_ring
+@each_provider
 def test_direct_writes_want_registered_files(tmp_path, provider):
     """Goal: where nothing can be registered, direct writes go by pwrite; the lock needs it so."""
     needs_ring(provider)
@@ -202,7 +200,7 @@ assert "io_uring" not in open("/proc/self/maps").read(), "the refused ring is st
 
 @pytest.mark.parametrize("register", ["allowed", "refused"])
 @pytest.mark.parametrize("opcode", [0, 3, 5, 23], ids=["nop", "fsync", "write_fixed", "write"])
-@each_ring
+@each_provider
 def test_an_opcode_is_missing(tmp_path, provider, opcode, register):
     """Goal: found out by asking, and where asking is forbidden by using it."""
     needs_ring(provider)
@@ -233,7 +231,7 @@ def become(limit):
 """
 
 
-@each_ring
+@each_provider
 def test_no_memory_may_be_locked(tmp_path, provider):
     needs_root()
     needs_ring(provider)
@@ -245,7 +243,7 @@ def test_no_memory_may_be_locked(tmp_path, provider):
         assert_no_io_uring(facts, reason, "raise ulimit -l", 12)
 
 
-@each_ring
+@each_provider
 def test_little_memory_may_be_locked(tmp_path, provider):
     needs_root()
     needs_ring(provider)
@@ -260,7 +258,7 @@ def test_little_memory_may_be_locked(tmp_path, provider):
     assert "raise ulimit -l" in told
 
 
-@each_ring
+@each_provider
 def test_eight_mebibytes_are_enough_for_the_default_and_not_for_high_throughput(tmp_path, provider):
     needs_root()
     needs_ring(provider)
@@ -275,7 +273,7 @@ def test_eight_mebibytes_are_enough_for_the_default_and_not_for_high_throughput(
     assert facts["status"]["errno"] == 12
 
 
-@each_ring
+@each_provider
 def test_a_ring_right_behind_another_gets_what_that_one_had(tmp_path, provider):
     """Goal: the kernel counts a closed ring's memory for a moment more; nobody notices."""
     needs_root()
@@ -294,7 +292,7 @@ resource.setrlimit(resource.RLIMIT_MEMLOCK, (64 << 10, 64 << 10))
     assert facts["auto"]["backend"] == "io_uring"
 
 
-@each_ring
+@each_provider
 def test_few_files_may_be_open(tmp_path, provider):
     """Goal: a limit below the table of registered files costs that table and nothing else."""
     needs_ring(provider)
@@ -305,7 +303,7 @@ def test_few_files_may_be_open(tmp_path, provider):
     assert facts["auto"]["registered_files"] == 0
 
 
-@each_ring
+@each_provider
 def test_no_descriptor_is_left_for_a_ring(tmp_path, provider):
     needs_ring(provider)
     case = """

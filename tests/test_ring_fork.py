@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from needs import needs_ring
 from processes import output_of, start
-from rings import each_provider, environment, needs_ring
+from rings import each_provider, environment
 
 from walengine import PortableWalWriter, replay
 

@@ -19,8 +19,9 @@ import random
 from dataclasses import dataclass
 
 import pytest
+from needs import needs_ring
 from places import memory_path  # noqa: F401 (a fixture)
-from rings import KINDS, maintain, needs_ring, no_threads, open_kind
+from rings import KINDS, maintain, no_threads, open_kind
 
 from walengine import IoUringConfig, recover, replay, verify
 

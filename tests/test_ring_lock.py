@@ -8,7 +8,8 @@ import fcntl
 import os
 
 import pytest
-from rings import each_provider, kernels_ring, needs_ring, open_kind
+from needs import needs_ring
+from rings import each_provider, kernels_ring, open_kind
 
 from walengine import IoUringConfig
 

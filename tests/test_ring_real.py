@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from needs import needs_linux
+from needs import needs_linux, needs_ring
 from processes import output_of
 from rings import (
     PROVIDERS,
@@ -17,7 +17,6 @@ from rings import (
     environment,
     kernels_ring,
     maintain,
-    needs_ring,
     no_threads,
     open_kind,
     polling_threads,

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from needs import needs_linux, needs_tool
+from needs import needs_linux, needs_ring, needs_sanitizer, needs_tool
 from places import memory_path  # noqa: F401 (a fixture)
 from processes import PREAMBLE
-from rings import PROVIDERS, each_provider, needs_ring
+from rings import PROVIDERS, each_provider
+
+pytestmark = pytest.mark.not_quick
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -54,20 +56,10 @@ class Build:
         )
 
 
-def runtime(compiler: str) -> str:
-    name = "libasan.so"
-    answer = subprocess.run(
-        [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
-    )
-    if answer.stdout.strip() == name:
-        pytest.skip(f"needs {name}, which comes with gcc")
-    return answer.stdout.strip()
-
-
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
     needs_linux()
-    library = runtime(needs_tool("gcc"))
+    library = needs_sanitizer(needs_tool("gcc"))
     directory = tmp_path_factory.mktemp("sanitized")
     out = directory / "lib"
     unwanted = shutil.ignore_patterns("*.so", "_core.c", "__pycache__")

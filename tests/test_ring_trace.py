@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from rings import PROVIDERS, each_provider, needs_ring
+from needs import needs_ring
+from rings import PROVIDERS, each_provider
 from traces import between_marks, count, traced
 
 FLUSHES = 20

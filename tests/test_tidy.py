@@ -117,6 +117,14 @@ def test_the_core_does_not_know_python():
     assert [name_of(path) for path in files("csrc/*") if "Python.h" in path.read_text()] == []
 
 
+def test_skips_are_in_one_file():
+    """So that what a machine lacks is named the same way everywhere: tests/needs.py."""
+    skip = re.compile(r"pytest\.(skip|importorskip|mark\.skipif)\b")
+    here = {ROOT / "tests" / "needs.py", Path(__file__)}
+    found = [path for path in files("tests/**/*.py") if skip.search(path.read_text("utf-8"))]
+    assert sorted({*found} - here) == []
+
+
 def test_every_make_target_says_what_it_does():
     rules = [line for line in lines_of(ROOT / "Makefile") if line.startswith(".PHONY:")]
     targets = {target for rule in rules for target in rule.split()[1:]}

@@ -18,6 +18,7 @@ Linux and other POSIX systems; one machine, one writer per log, local filesystem
 
 from walengine.aio import AsyncWalWriter
 from walengine.backend import IoUringStatus, io_uring_status, is_io_uring_available
+from walengine.batch import RecordBatch
 from walengine.config import IoUringConfig, WalConfig
 from walengine.errors import (
     ForkedError,
@@ -65,6 +66,7 @@ __all__ = [
     "LsnNotFoundError",
     "PortableWalWriter",
     "Record",
+    "RecordBatch",
     "RecordTooLargeError",
     "RecoveryMode",
     "RecoveryReport",

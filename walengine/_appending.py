@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from threading import get_ident
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from walengine._handover import HandOver
+from walengine._records import copied
 from walengine._staging import Staged
 from walengine.errors import WalError, WalFullError, WalPoisonedError
 from walengine.types import Lsn
@@ -23,12 +25,40 @@ class Appending(HandOver):
     """Base of the writers: one record, a batch or a group, handed over or durable."""
 
     def _append(self, item: Staged, size: int) -> Lsn:
+        return self._append_single(item, size, durable=self._is_direct)
+
+    def _append_single(self, item: Staged, size: int, *, durable: bool) -> Lsn:
+        """Append one record, in a lane where that is possible."""
         if size > self._limit:
             raise self._refusal(size)
-        if self._is_direct:
+        if not self._lanes and not self._quiet:
+            self._open_lanes()
+        while self._lanes:
+            lsn = self._append_in_lane(item, durable=durable)
+            if lsn:
+                return lsn
+            self._align_lanes()
+        if durable:
             return self._flush((item,))
         with self._handover_lock:
             return self._hand_over((item,))
+
+    def _append_in_lane(self, item: Staged, *, durable: bool) -> Lsn:
+        """Append by one native call that may run beside others'; 0: nothing was taken."""
+        record, crc = item if isinstance(item, tuple) else (item, None)
+        if self._thread != get_ident():
+            self._meet_thread()
+        former = self._former_poison
+        begin = perf_counter()
+        try:
+            lsn, is_done = self._native.append_in_lane(record, crc, durable=durable)
+        except WalPoisonedError as error:
+            raise self._poisoned(error) from None
+        if durable:
+            self._note_sync(perf_counter() - begin)
+        if lsn and not is_done:
+            self._commit(lsn, former)
+        return lsn
 
     def _append_and_flush(self, item: Staged) -> int:
         """Append the record that fills the batch (it is never staged itself), and sync."""
@@ -37,6 +67,8 @@ class Appending(HandOver):
 
     def _flush(self, own: Sequence[Staged] = (), *, atomic: bool = False) -> Lsn:
         """Make durable what is staged, then own; on a full log, what fits."""
+        if self._lanes and not own and (lsn := self._commit_lanes()) is not None:
+            return lsn
         full = None
         with self._handover_lock:
             former = self._former_poison
@@ -77,12 +109,24 @@ class Appending(HandOver):
         if problem is not None:
             raise problem
 
+    def _commit_lanes(self) -> Lsn | None:
+        """Make durable what is in C: everything, while lanes are open; None: they are not."""
+        former = self._former_poison
+        with self._stage_lock:
+            if not self._lanes:
+                return None
+            last = self._last_lsn()
+        self._commit(last, former)
+        return last
+
     def _stage_all(self, records: Sequence[bytes]) -> tuple[range, bool]:
         """Stage them; return their LSNs, and whether the batch is full now."""
         size = sum(map(len, records))
         with self._stage_lock:
             if self._limit < 0:
                 raise self._refusal(0)
+            if self._lanes:
+                self._close_lanes()
             first = self._last_lsn() + 1
             self._staged.extend(records)
             self._staged_bytes += size
@@ -99,11 +143,16 @@ class Appending(HandOver):
 
     def _wait(self, lsn: Lsn, timeout: float | None) -> None:
         """Hand over what is staged, if lsn is, and wait until it is durable."""
-        with self._handover_lock:
-            former = self._former_poison
-            if lsn > self._handed:
-                self._hand_over()
+        former = self._former_poison
+        if lsn > self._handed:
+            self._hand_over_staged()
         self._commit(lsn, former, timeout)
+
+    def _hand_over_staged(self) -> None:
+        """Hand over what is staged; while lanes are open nothing is."""
+        with self._handover_lock:
+            if not self._lanes:
+                self._hand_over()
 
     def _flush_before_reopening(self) -> None:
         """Sync a sound writer; a full or failing one is reopened as it is."""
@@ -112,24 +161,36 @@ class Appending(HandOver):
         except (WalFullError, WalPoisonedError) as error:
             log.warning("before reopening: %s", error)
 
+    def _trim(self, lsn: Lsn) -> None:
+        """Drop what is below lsn, behind what is staged; on a full log that stays staged."""
+        try:
+            self._hand_over_staged()
+        except WalFullError as error:
+            log.info("trimming with records still staged: %s", error)
+        try:
+            self._native.truncate_before(lsn)
+        except WalPoisonedError as error:
+            raise self._poisoned(error) from None
+
+    def _position(self) -> Any:
+        self._check_open()
+        return self._native.position()
+
+    def _close_native(self) -> WalError | None:
+        """Seal and release; return what went wrong."""
+        try:
+            self._native.close()
+        except WalPoisonedError as error:
+            return self._poisoned(error)
+        except WalError as error:
+            return error
+        return None
+
     # ---- records ---------------------------------------------------------------------------------
 
-    def _copied(self, data: ReadableBuffer) -> bytes:
-        """Return the bytes of any other contiguous object, as they are now."""
-        if isinstance(data, str):
-            raise TypeError("a record is bytes, not str: encode the text first")
-        view = memoryview(data)
-        if not view.c_contiguous:
-            raise TypeError("a record must be contiguous in memory: pass bytes(...) of it")
-        if view.nbytes > self._limit:
-            raise self._refusal(view.nbytes)
-        return view.tobytes()
-
-    def _copied_all(self, records: Iterable[ReadableBuffer]) -> list[bytes]:
-        """Return the bytes of each, as they are now; refuse all if one is too large."""
-        if isinstance(records, (str, bytes, bytearray, memoryview)):
-            raise TypeError("append_many takes an iterable of records; use append for a single one")
-        copies = [data if type(data) is bytes else self._copied(data) for data in records]
-        if copies and (size := max(map(len, copies))) > self._limit:
+    def _check(self, size: int) -> None:
+        if size > self._limit:
             raise self._refusal(size)
-        return copies
+
+    def _copied(self, data: ReadableBuffer) -> bytes:
+        return copied(data, self._check)

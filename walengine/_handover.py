@@ -10,9 +10,16 @@ Two locks, always taken in this order:
 - the stage lock guards the staged list, its byte count and the writer's state. It is held for a few
   bytecodes, never over a call that waits.
 
-Both are re-entrant for the sake of signal handlers, which run between any two bytecodes: one that
-stages a record in the middle of another staging does no harm; one that hands over in the middle of
-a hand-over is refused, since it would wait for itself.
+Both locks are re-entrant for the sake of signal handlers, which run between any two bytecodes: one
+that stages a record in the middle of another staging does no harm; one that hands over in the
+middle of a hand-over is refused, since it would wait for itself.
+
+Lanes. Where nothing is staged or in flight nobody needs the hand-over lock: C gives the LSNs, and
+any number of threads append in it at once, each by one native call, in which a durable one waits
+too. While lanes are open C says what the last LSN is. Whoever is to give LSNs here, to records that
+it stages or brings along, closes them first: from then on C takes nothing from a lane, not even of
+a call that is already on its way, and the last LSN stands still. What was refused goes the way of
+the others. Hand-overs that find nothing staged, some of them in a row, open lanes again.
 
 A hand-over may be broken anywhere by KeyboardInterrupt, in the wait for its sync too. What it took
 stays in ``_flight`` until it is settled: whoever comes next asks C how far it came and puts the
@@ -27,13 +34,10 @@ from collections.abc import Sequence
 from enum import IntEnum
 from time import perf_counter
 
+from walengine import _refusals
 from walengine._native_writer import NativeWriter
 from walengine._staging import Staged, pieces, record_bytes
-from walengine._status import sentence
 from walengine.errors import (
-    ForkedError,
-    RecordTooLargeError,
-    WalClosedError,
     WalError,
     WalFullError,
     WalPoisonedError,
@@ -43,6 +47,9 @@ from walengine.types import Lsn, RecoveryReport
 log = logging.getLogger("walengine")
 
 SLOW_SYNC_SECONDS = 1.0
+# So many hand-overs in a row that find nothing staged, and lanes are opened again. That costs two
+# native calls; and who stages while others append should go on staging, which costs less.
+QUIET_APPENDS = 64
 
 _get_ident = threading.get_ident
 
@@ -86,8 +93,8 @@ class HandOver:
         self._limit = record_bytes_max
         self._poison: WalPoisonedError | None = None
         self._former_poison: WalPoisonedError | None = None  # what the last reopen() cured
-        self._handed = last_lsn  # the newest record that C is known to have
-        self._thread: int | None = None  # the first that handed something over
+        self._handed = last_lsn  # the newest record that C is known to have; old if lanes are open
+        self._thread: int | None = None  # the first that handed something over, or had a lane
         self._is_shared = False  # there was another one
         self._is_synced = False  # the last hand-over came back durable
         self._reset()
@@ -103,6 +110,10 @@ class HandOver:
         self._flight: list[Staged] | None = None  # taken from staging, not yet settled
         # What the caller brings along: goes down behind the flight, and is never staged.
         self._own: Sequence[Staged] = ()
+        # Lanes are open: nothing is staged or in flight. C may have them closed still, or already,
+        # where an interrupt came in between; it never has them open where this is False.
+        self._lanes = False
+        self._quiet = 0  # hand-overs to come before lanes are opened
 
     # ---- the hand-over; its lock is held ---------------------------------------------------------
 
@@ -172,6 +183,12 @@ class HandOver:
         with self._stage_lock:
             if self._limit < 0 and not closing:
                 raise self._refusal(0)
+            if self._lanes:
+                self._close_lanes()
+            elif self._staged:
+                self._quiet = QUIET_APPENDS
+            elif self._quiet > 0:
+                self._quiet -= 1
             self._flight, self._own = self._staged, own
             self._staged, self._staged_bytes = fresh, 0
 
@@ -232,10 +249,54 @@ class HandOver:
             self._staged_bytes += rest_bytes
             self._handed = handed
 
+    # ---- lanes -----------------------------------------------------------------------------------
+
+    def _open_lanes(self) -> None:
+        """Open lanes if nothing is staged or in flight."""
+        with self._handover_lock, self._stage_lock:
+            if not self._staged and self._flight is None and self._limit >= 0:
+                self._lanes = True
+                self._tell_lanes()
+
+    def _close_open_lanes(self) -> None:
+        with self._stage_lock:
+            if self._lanes:
+                self._close_lanes()
+
+    def _close_lanes(self) -> None:
+        """Have C give no more LSNs; the stage lock is held.
+
+        The second call tells whether a signal handler opened them behind the first, and appended.
+        """
+        is_still = False
+        while not is_still:
+            last = self._native.lanes(are_open=False)
+            self._handed, self._lanes, self._quiet = last, False, QUIET_APPENDS
+            is_still = self._native.lanes(are_open=False) == self._handed
+
+    def _align_lanes(self) -> None:
+        """Open in C what is open here: who opened or closed them was interrupted, or is at it."""
+        with self._stage_lock:
+            if self._lanes:
+                self._tell_lanes()
+
+    def _tell_lanes(self) -> Lsn:
+        """Bring C in line, with what a signal handler does meanwhile too; return the last LSN."""
+        are_told = False
+        while not are_told:
+            are_open = self._lanes
+            last = self._native.lanes(are_open=are_open)
+            are_told = are_open == self._lanes
+        return last
+
     # ---- refusals --------------------------------------------------------------------------------
 
     def _last_lsn(self) -> Lsn:
         """Return the newest LSN given, to staged records too; the stage lock is held."""
+        if self._lanes:
+            last = self._tell_lanes()
+            if self._lanes:
+                return last
         flying = len(self._flight or ()) + len(self._own)
         return self._handed + flying + len(self._staged)
 
@@ -250,18 +311,13 @@ class HandOver:
 
     def _refusal(self, size: int) -> WalError:
         """Return the reason why nothing, or nothing of this size, is taken."""
-        path = self._path
         if self._state is State.FORKED:
-            message = "the writer belongs to the parent process"
-            return ForkedError(sentence(path, message, "Open the log anew in this one"), path=path)
+            return _refusals.forked(self._path)
         if self._state is not State.OPEN:
-            text = sentence(path, "the writer is closed", "Open the log anew")
-            return WalClosedError(text, path=path)
+            return _refusals.closed(self._path)
         if self._poison is not None:
             return self._poison.with_traceback(None)
-        message = f"a record of {size} bytes exceeds max_record_bytes={self._record_bytes_max}"
-        hint = "Split the record or raise max_record_bytes"
-        return RecordTooLargeError(sentence(path, message, hint), path=path)
+        return _refusals.too_large(self._path, size, self._record_bytes_max)
 
     def _poisoned(self, error: WalPoisonedError) -> WalPoisonedError:
         """Return the one error of this poisoning; the first to come makes it.
@@ -276,7 +332,7 @@ class HandOver:
                 return self._former_poison.with_traceback(None)  # cured since the call failed
             durable = int(position.durable_lsn)
             lost = range(durable + 1, self._last_lsn() + 1)
-            self._poison = _with_loss(error, durable, lost)
+            self._poison = _refusals.with_loss(error, durable, lost)
             self._staged, self._staged_bytes = [], 0
             self._limit = -1
             return self._poison
@@ -295,21 +351,3 @@ class HandOver:
         self._state = State.FORKED
         self._limit = -1
         self._reset()
-
-
-def _with_loss(error: WalPoisonedError, durable: Lsn, lost: range) -> WalPoisonedError:
-    if lost:
-        span = f"LSN {lost[0]}" if len(lost) == 1 else f"LSNs {lost[0]} to {lost[-1]}"
-        loss = f"{span} may be lost"
-    else:
-        loss = "Nothing was lost"
-    return WalPoisonedError(
-        f"{error} {loss}; everything up to LSN {durable} is durable.",
-        durable_lsn=durable,
-        lost=lost,
-        path=error.path,
-        segment=error.segment,
-        offset=error.offset,
-        lsn=error.lsn,
-        errno=error.errno,
-    )

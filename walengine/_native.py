@@ -70,7 +70,7 @@ _NEXT_STEPS = {
     lib.WAL_NEXT_NEW_SEGMENT: "new-segment",
     lib.WAL_NEXT_BYPASS: "bypass",
 }
-DIRECT_WRITE_WARNING = "direct_io was asked for and this filesystem has no direct writes"
+DIRECT_WRITE_WARNING = "direct_io was asked for and is not used on this filesystem"
 _WARNINGS = {
     lib.WAL_WARN_NOT_DURABLE_FS: "the filesystem is kept in memory: nothing survives power loss",
     lib.WAL_WARN_UNTESTED_FS: "the filesystem is not one that was tested (ext4, xfs, btrfs)",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from walengine._native import encoded, ffi, lib, text_of
+from walengine._native_writer import latency_summary
+from walengine.types import LatencySummary
 
 WRITE_BYTES_MAX = 16 << 20
 CONCURRENCY_MAX: int = lib.WAL_BENCH_CONCURRENCY_MAX
@@ -38,7 +40,7 @@ _RINGS = {number: name for name, number in PROVIDERS.items() if name != "auto"}
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What C measured in one row; latencies in microseconds.
+    """What C measured in one row.
 
     Attributes:
         code: 0, or the status of what ended the row.
@@ -52,29 +54,25 @@ class Measured:
         unnamed: The file never had a name.
         ring: "liburing", "builtin" or None.
         registered: The ring's memory was registered.
-        p50_us, p90_us, p99_us, p999_us, max_us: Of the commits.
+        latency: Of the commits, whatever their number.
         histogram: Upper bound of a bucket and the commits in it, ascending; no empty ones.
     """
 
     code: int
     problem: str
-    commits: int = 0
-    syncs: int = 0
-    warm_up_commits: int = 0
-    warm_up_syncs: int = 0
-    preparation_syncs: int = 0
-    bytes: int = 0
-    elapsed_us: float = 0.0
-    stopped: bool = False
-    unnamed: bool = False
-    ring: str | None = None
-    registered: bool = False
-    p50_us: float = 0.0
-    p90_us: float = 0.0
-    p99_us: float = 0.0
-    p999_us: float = 0.0
-    max_us: float = 0.0
-    histogram: list[tuple[float, int]] = field(default_factory=list)
+    commits: int
+    syncs: int
+    warm_up_commits: int
+    warm_up_syncs: int
+    preparation_syncs: int
+    bytes: int
+    elapsed_us: float
+    stopped: bool
+    unnamed: bool
+    ring: str | None
+    registered: bool
+    latency: LatencySummary
+    histogram: list[tuple[float, int]]
 
 
 class NativeBench:
@@ -145,7 +143,6 @@ class NativeBench:
 
 
 def _measured(code: int, problem: str, result: Any) -> Measured:
-    latency = result.latency
     return Measured(
         code=code,
         problem=problem,
@@ -160,11 +157,7 @@ def _measured(code: int, problem: str, result: Any) -> Measured:
         unnamed=bool(result.unnamed),
         ring=_RINGS.get(result.provider),
         registered=bool(result.registered),
-        p50_us=latency.p50_us,
-        p90_us=latency.p90_us,
-        p99_us=latency.p99_us,
-        p999_us=latency.p999_us,
-        max_us=latency.max_us,
+        latency=latency_summary(result.latency),
         histogram=[
             (lib.wal_bench_bucket_us(bucket), count)
             for bucket, count in enumerate(result.buckets)

@@ -34,6 +34,7 @@ _FALLBACKS = {
     lib.WAL_FALLBACK_BUFFERS: "registered_buffers",
     lib.WAL_FALLBACK_FILES: "registered_files",
     lib.WAL_FALLBACK_DIRECT: "direct_io",
+    lib.WAL_FALLBACK_DIRECT_UNSYNCED: "direct_io",  # never both
     lib.WAL_FALLBACK_SQ_ENTRIES: "sq_entries",
     lib.WAL_FALLBACK_LIBURING: "liburing",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
@@ -27,6 +28,7 @@ _CREATE: int = lib.WAL_CREATE
 _SHARED_DIR: int = lib.WAL_SHARED_DIR
 _RECORD_CRC: int = lib.WAL_RECORD_CRC
 _DURABLE: int = lib.WAL_DURABLE
+_LANE: int = lib.WAL_LANE
 _ATOMIC: int = lib.WAL_ATOMIC
 _AGAIN: int = lib.WAL_E_AGAIN
 _POISONED: int = lib.WAL_E_POISONED
@@ -37,8 +39,19 @@ _append_batch = lib.wal_writer_append_batch
 _from_buffer = ffi.from_buffer
 
 
+class _Place(threading.local):
+    """Where C puts the outcome of a call in a lane: one for each thread."""
+
+    def __init__(self) -> None:
+        self.lsn = ffi.new("uint64_t *")
+        self.error = ffi.new("wal_error *")
+
+
+_place = _Place()
+
+
 class NativeWriter:
-    """A C writer. The append calls are made by one thread at a time, all others by any.
+    """A C writer. append and append_joined are called by one thread at a time, all else by any.
 
     Appending with ``durable`` returns when the records are synced: C then writes and syncs them as
     one. Where that wait is interrupted, the records are handed over all the same.
@@ -67,6 +80,41 @@ class NativeWriter:
                 raise self._failed(code, self._error)
             if lsn[0]:
                 return self._durable(lsn[0])
+
+    def lanes(self, *, are_open: bool) -> int:
+        """Let append_in_lane append, in any number of threads at once, or refuse it from now on.
+
+        Returns:
+            The last LSN; while lanes are closed it changes by append and append_joined only.
+        """
+        last = ffi.new("uint64_t *")
+        flags = wait_flags()
+        while lib.wal_writer_lanes(self._handle, are_open, flags, last) == _AGAIN:
+            pass  # Python runs its signal handlers here
+        return int(last[0])
+
+    def append_in_lane(self, record: bytes, crc: int | None, *, durable: bool) -> tuple[int, bool]:
+        """Hand over one record if lanes are open.
+
+        Returns:
+            Its LSN, 0 if it was not taken; and whether the call did all that was asked for. It did
+            not where the lanes are closed, or the wait was interrupted.
+        """
+        flags = wait_flags()
+        if flags:  # a signal handler may come by in the middle, and call this itself
+            lsn, error = ffi.new("uint64_t *"), ffi.new("wal_error *")
+        else:
+            lsn, error = _place.lsn, _place.error
+            lsn[0] = 0
+        flags |= _LANE
+        if durable:
+            flags |= _DURABLE
+        if crc is not None:
+            flags |= _RECORD_CRC
+        code = _append(self._handle, record, len(record), crc or 0, flags, lsn, error)
+        if code < 0 and code != _AGAIN:
+            raise self._failed(code, error)
+        return lsn[0], code >= 0
 
     def append_joined(
         self,

@@ -64,7 +64,8 @@ class IoUringConfig:
             page cache one sync is under way at a time.
         direct_io: Write past the page cache, each write synced by itself (O_DIRECT and RWF_DSYNC),
             on either backend. Commits are aligned to 4096 bytes, which takes up to that much space
-            for each, and ``append`` returns when its record is synced.
+            for each, and ``append`` returns when its record is synced. Where the filesystem may
+            drop such a sync (all but ext4, xfs and btrfs) writes go through the page cache.
         registered_buffers: Number of buffers, from 1 to 16384. Writes are submitted from them; the
             kernel pins them once, and on a ring they count against RLIMIT_MEMLOCK.
         buffer_size: Bytes of each, a multiple of 4096. ``registered_buffers x buffer_size`` is also

@@ -1,8 +1,8 @@
-"""Reading a log: no lock, no write access, blocks of records made into Record objects.
+"""Reading a log: no lock, no write access, whole batches or one Record after the other.
 
-The C side puts the records of a block back to back and hands over their lengths; a chain of C
-iterators cuts them off and makes the Records. No bytecode runs for a single record: that decides
-how fast a replay is.
+The C side puts the records of a block back to back and hands over the memory; a chain of C
+iterators cuts them off and makes the Records (batch.py). No bytecode runs for a single record: that
+decides how fast a replay is.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Self
 
-from walengine._native_reader import Block, NativeCursor, NativeReader
+from walengine._native_reader import NativeCursor, NativeReader
 from walengine._status import sentence
+from walengine.batch import RecordBatch
 from walengine.errors import LsnNotFoundError, TrimmedError, WalClosedError, WalCorruptionError
 from walengine.types import (
     Lsn,
@@ -129,6 +130,36 @@ class WalReader:
             TrimmedError: from_lsn was dropped by ``truncate_before``.
             WalCorruptionError: By the iterator, at the damage, with the report.
         """
+        return chain.from_iterable(self.batches(from_lsn, to_lsn))
+
+    def batches(
+        self, from_lsn: Lsn | None = None, to_lsn: Lsn | None = None
+    ) -> Iterator[RecordBatch]:
+        """Yield the records in order as batches of some hundred kilobytes, or of one large record.
+
+        The way to read much: a batch costs about as much as a few records do. All else is as with
+        ``records``: every frame is checked, and what stands before damage comes first.
+
+        Args:
+            from_lsn: The first record; None: the oldest.
+            to_lsn: The last one, itself included; None: the newest.
+
+        Returns:
+            An iterator. Each batch owns its memory and outlives iterator and reader.
+
+        Raises:
+            ValueError: An LSN is below 1.
+            TrimmedError: from_lsn was dropped by ``truncate_before``.
+            WalCorruptionError: By the iterator, at the damage, with the report.
+
+        Example:
+            >>> from walengine import PortableWalWriter, WalReader
+            >>> with PortableWalWriter("wal.log") as wal:
+            ...     lsns = wal.append_many([b"%04d" % i for i in range(1000)], durable=True)
+            >>> for batch in WalReader("wal.log").batches():
+            ...     print(len(batch), sum(batch.lengths), bytes(batch.data[:8]))
+            1000 4000 b'00000001'
+        """
         native = self.native()
         if from_lsn is not None:
             checked_lsn("from_lsn", from_lsn)
@@ -139,8 +170,7 @@ class WalReader:
         begin = from_lsn or self.first_lsn
         if to_lsn is not None and to_lsn < begin:
             return iter(())
-        cursor = native.cursor(from_lsn or 0, to_lsn or 0)
-        return chain.from_iterable(map(_records, self._blocks(cursor)))
+        return self._batches(native.cursor(from_lsn or 0, to_lsn or 0))
 
     def __iter__(self) -> Iterator[Record]:
         """Yield every record."""
@@ -179,7 +209,7 @@ class WalReader:
             raise WalClosedError(text, path=self._path)
         return self._native
 
-    def _blocks(self, cursor: NativeCursor) -> Iterator[Block]:
+    def _batches(self, cursor: NativeCursor) -> Iterator[RecordBatch]:
         """Yield the cursor's blocks; damage gets the report that describes it."""
         while True:
             self.native()
@@ -190,7 +220,7 @@ class WalReader:
                 raise
             if block is None:
                 return
-            yield block
+            yield RecordBatch(block)
 
     def _damage(self, error: WalCorruptionError) -> RecoveryReport:
         """Return the report with the place where a cursor met damage."""
@@ -209,13 +239,6 @@ class WalReader:
         message = f"LSN {lsn} was trimmed, the log begins at {self.first_lsn}"
         text = sentence(self._path, message, f"Begin at first_lsn, {self.first_lsn}")
         return TrimmedError(text, path=self._path, lsn=lsn)
-
-
-def _records(block: Block) -> Iterator[Record]:
-    """Return the records of a block, made as they are asked for."""
-    first_lsn, count, data, crcs = block
-    lsns = range(first_lsn, first_lsn + count)
-    return map(Record, zip(lsns, data, repeat(None) if crcs is None else crcs, strict=False))
 
 
 def replay(

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from crc32c import crc32c
 
@@ -17,9 +17,10 @@ from walengine import _lifecycle
 from walengine._appending import Appending
 from walengine._handover import State
 from walengine._opening import log_recovery, open_native, snapshot
+from walengine._records import copied_all
 from walengine.backend import log_backend
 from walengine.config import IoUringConfig, WalConfig, normalised
-from walengine.errors import WalError, WalFullError, WalPoisonedError
+from walengine.errors import WalError
 from walengine.types import IoUringStatsSnapshot, Lsn, RecoveryReport, checked_lsn
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ class PortableWalWriter(Appending):
         with self._stage_lock:
             if size > self._limit:
                 raise self._refusal(size)
+            if self._lanes:
+                self._close_lanes()
             pending = self._staged_bytes + size
             if pending < self._batch_bytes_max:
                 self._staged.append(record)
@@ -169,6 +172,8 @@ class PortableWalWriter(Appending):
         with self._stage_lock:
             if size > self._limit:
                 raise self._refusal(size)
+            if self._lanes:
+                self._close_lanes()
             pending = self._staged_bytes + size
             if pending < self._batch_bytes_max:
                 self._staged.append(item)
@@ -193,9 +198,7 @@ class PortableWalWriter(Appending):
             WalPoisonedError: A write or sync failed; see ``reopen()``.
         """
         record = data if type(data) is bytes else self._copied(data)
-        if len(record) > self._limit:
-            raise self._refusal(len(record))
-        return self._flush((record,))
+        return self._append_single(record, len(record), durable=True)
 
     def append_many(
         self,
@@ -224,7 +227,7 @@ class PortableWalWriter(Appending):
                 stays so: do not append them again, make room and call ``flush_batch()``.
             WalPoisonedError: A write or sync failed; see ``reopen()``.
         """
-        copies = self._copied_all(records)
+        copies = copied_all(records, self._check)
         if atomic and copies:
             return self._append_group(copies, durable=durable)
         lsns, is_full = self._stage_all(copies)
@@ -370,15 +373,7 @@ class PortableWalWriter(Appending):
             WalPoisonedError: A write or sync failed; see ``reopen()``.
         """
         checked_lsn("lsn", lsn)
-        with self._handover_lock:
-            try:
-                self._hand_over()
-            except WalFullError as error:
-                log.info("trimming with records still staged: %s", error)
-        try:
-            self._native.truncate_before(lsn)
-        except WalPoisonedError as error:
-            raise self._poisoned(error) from None
+        self._trim(lsn)
 
     def reopen(self) -> RecoveryReport:
         """Recover from what the device really holds, and go on.
@@ -396,6 +391,7 @@ class PortableWalWriter(Appending):
         with self._handover_lock:
             self._refuse_reentry()
             self._check_open()
+            self._close_open_lanes()
             if self._poison is None:
                 self._flush_before_reopening()
             expected = self._handed if self._poison is None else self._poison.lost.stop - 1
@@ -473,20 +469,6 @@ class PortableWalWriter(Appending):
                 _lifecycle.handles.pop(id(self), None)
 
     # ---- helpers ---------------------------------------------------------------------------------
-
-    def _position(self) -> Any:
-        self._check_open()
-        return self._native.position()
-
-    def _close_native(self) -> WalError | None:
-        """Seal and release; return what went wrong."""
-        try:
-            self._native.close()
-        except WalPoisonedError as error:
-            return self._poisoned(error)
-        except WalError as error:
-            return error
-        return None
 
     def close_at_exit(self) -> int:
         """Close, unless Ctrl-C already ended a close; return how many records were staged."""

@@ -84,6 +84,16 @@ class Walengine(Contender):
             count += 1
         return count
 
+    def scan_pairs(self) -> int:
+        """Look at each LSN and its bytes, out of batches: what others' cursors give, a pair."""
+        require(walengine.WalReader, "batches", "WalReader")
+        count = 0
+        with walengine.WalReader(self._path) as reader:
+            for batch in reader.batches():
+                for _lsn, _data in zip(batch.lsns, batch.payloads(), strict=True):
+                    count += 1
+        return count
+
     def scan_batches(self) -> int:
         """Look at blocks with their tables of offsets; no object is made of a record."""
         require(walengine.WalReader, "batches", "WalReader")

@@ -26,7 +26,7 @@ def log(tmp_path):
     return tmp_path / "log"
 
 
-@pytest.fixture(params=LOOPS)
+@pytest.fixture(params=["asyncio", pytest.param("uvloop", marks=pytest.mark.not_quick)])
 def run(request):
     """run(coroutine) on each kind of loop."""
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import servers
-from needs import needs_package, needs_s3_server
+from needs import needs_package, needs_postgres, needs_s3_server
+from places import memory_path  # noqa: F401 (a fixture)
 
 from walengine.buffer import ObjectStoreConfig
 from walengine.buffer.store.local import LocalStore
@@ -34,6 +35,17 @@ def seaweedfs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     needs_package("obstore")
     with servers.seaweedfs(tmp_path_factory.mktemp("seaweedfs")) as endpoint:
         yield endpoint
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """A PostgreSQL, one for each process of a test run."""
+    programs = needs_postgres()
+    needs_package("psycopg")
+    import postgres_server  # noqa: PLC0415 (psycopg is an extra)
+
+    with postgres_server.postgres(programs) as server:
+        yield server
 
 
 @pytest.fixture(params=STORES)

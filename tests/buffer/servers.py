@@ -49,9 +49,12 @@ def moto() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def seaweedfs(directory: Path) -> Iterator[str]:
-    """Run a SeaweedFS with its data in a directory; yields its URL. It ends by SIGKILL."""
-    server, endpoint = _start(directory)
+def seaweedfs(directory: Path, *, volumes: int = 16) -> Iterator[str]:
+    """Run a SeaweedFS with its data in a directory; yields its URL. It ends by SIGKILL.
+
+    volumes: Of 64 MiB each; what was overwritten or deleted takes room there too.
+    """
+    server, endpoint = _start(directory, volumes)
     try:
         _wait(server, endpoint, directory / "log")
         yield endpoint
@@ -60,7 +63,7 @@ def seaweedfs(directory: Path) -> Iterator[str]:
         server.wait()
 
 
-def _start(directory: Path) -> tuple[subprocess.Popen[bytes], str]:
+def _start(directory: Path, volumes: int) -> tuple[subprocess.Popen[bytes], str]:
     names = ("master", "volume", "filer", "s3")
     ports = _free_ports(2 * len(names))
     services = []
@@ -75,7 +78,7 @@ def _start(directory: Path) -> tuple[subprocess.Popen[bytes], str]:
                 *leash, Path(sys.executable).parent / "weed", "server", f"-dir={directory}",
                 f"-ip={HOST}", f"-ip.bind={HOST}", "-s3", "-s3.iam=false",
                 "-s3.port.iceberg=0", "-s3.port.lance=0",
-                "-master.volumeSizeLimitMB=64", "-volume.max=16", "-master.telemetry=false",
+                "-master.volumeSizeLimitMB=64", f"-volume.max={volumes}", "-master.telemetry=false",
                 *services,
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,

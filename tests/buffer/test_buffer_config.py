@@ -161,11 +161,15 @@ def test_what_is_no_duration_in_a_file(value):
         ProducerConfig.from_dict({"object_store": {"type": "InMemory"}, "flush_interval": value})
 
 
+def test_the_stores_base_is_no_store():
+    with pytest.raises(TypeError, match="abstract"):
+        ObjectStoreConfig()
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"object_store": "Local"},
-        {"object_store": ObjectStoreConfig()},
         {"data_path_prefix": "../up"},
         {"data_path_prefix": "a%2e"},
         {"manifest_path": ""},

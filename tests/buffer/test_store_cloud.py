@@ -283,7 +283,10 @@ def test_a_server_that_says_yes_to_everything_is_refused(script, run):
     run(body())
 
 
-def test_a_bucket_is_probed_once_in_a_process(moto_endpoint, run, monkeypatch):
+@pytest.mark.not_quick
+def test_a_bucket_is_probed_once_in_a_process_and_when_the_clock_was_set(
+    moto_endpoint, run, monkeypatch
+):
     calls = []
     real = probe.probe
 
@@ -300,6 +303,10 @@ def test_a_bucket_is_probed_once_in_a_process(moto_endpoint, run, monkeypatch):
 
     run(body())
     assert calls == ["s3://conformance"]
+    real_stands_ms = probe._clock_stands_ms
+    monkeypatch.setattr(probe, "_clock_stands_ms", lambda: real_stands_ms() - 3_600_000)
+    run(body())
+    assert len(calls) == 2, "this machine's clock was set, and what is known of the store's is old"
 
 
 @pytest.mark.parametrize("ahead_ms", [-3_600_000, 0, 250, 3_600_000])

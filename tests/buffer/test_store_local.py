@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from local_stores import PREAMBLE, files_below, get, program, put
-from needs import needs_root, needs_tool
+from needs import needs_mount, needs_root
+from places import small_tmpfs
 
 from walengine.buffer import StorageError
 from walengine.buffer.store.local import LocalStore
@@ -65,6 +66,7 @@ def test_a_counter_survives_kills(root, check, scaled, count, seed):
     count("swaps between the kills", reached)
 
 
+@pytest.mark.not_quick
 def test_processes_race_and_one_wins(root, check, count):
     code = """
     async def main():
@@ -200,16 +202,9 @@ def test_errors_name_object_and_next_step_and_are_clear(root, check):
 
 
 def test_a_full_disk_takes_nothing_and_recovers(tmp_path, run):
-    needs_root()
-    needs_tool("mount")
-    mount = tmp_path / "small"
-    mount.mkdir()
-    answer = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", mount],
-                            capture_output=True, text=True, check=False)  # fmt: skip
-    if answer.returncode:
-        pytest.skip(f"needs the right to mount: {answer.stderr.strip()}")
+    needs_mount()
 
-    async def body():
+    async def body(mount):
         store = LocalStore(mount / "store")
         etag = await store.create("a", b"old")
         for call in (store.put("b", bytes(2 << 20)), store.replace("a", bytes(2 << 20), etag)):
@@ -222,10 +217,8 @@ def test_a_full_disk_takes_nothing_and_recovers(tmp_path, run):
         assert files_below(mount / "store") == [".walengine/lock", "a"]
         await store.aclose()
 
-    try:
-        run(body())
-    finally:
-        subprocess.run(["umount", mount], check=True)
+    with small_tmpfs(tmp_path, 1) as mount:
+        run(body(mount))
 
 
 CALLS = ("write", "fsync", "rename", "unlink", "pwrite", "ftruncate", "fchmod", "mkdir")

@@ -173,6 +173,9 @@ __attribute__((unused)) static uint64_t check_below(uint64_t *state, uint64_t li
 
 /* ---- how much ------------------------------------------------------------------------------- */
 
+/* Below this scale, in make test-quick, a suite samples what takes seconds, or leaves it out. */
+#define CHECK_SCALE_FULL 0.5
+
 __attribute__((unused)) static double check_scale(void) {
     const char *text = getenv("WALENGINE_SCALE");
     double scale = text != NULL && text[0] != '\0' ? strtod(text, NULL) : 1.0;

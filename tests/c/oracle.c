@@ -173,11 +173,10 @@ static int check_records(const struct oracle *oracle, wal_reader *reader, uint64
     int result = wal_cursor_open(reader, from, 0, &cursor, &error);
     if (result < 0) return oracle_say(why, "I1: no cursor: %d %s", result, error.message);
     wal_block block;
-    while ((result = wal_cursor_next(cursor, &block, &error)) == 1) {
+    while ((result = wal_cursor_take(cursor, &block, &error)) == 1) {
         if (block.first_lsn != next || block.count == 0) {
             result = oracle_say(why, "I2: record %" PRIu64 " comes where %" PRIu64 " was due",
                                 block.first_lsn, next);
-            break;
         }
         for (uint64_t i = 0; i < block.count && result == 1; i++) {
             const uint32_t *crc = block.crcs != NULL ? &block.crcs[i] : NULL;
@@ -190,6 +189,7 @@ static int check_records(const struct oracle *oracle, wal_reader *reader, uint64
             }
             next++;
         }
+        wal_block_free(block.data);
         if (result != 1) break;
     }
     if (result < -1) result = oracle_say(why, "I1: cursor fails: %d %s", result, error.message);

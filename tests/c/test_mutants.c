@@ -67,12 +67,15 @@ static void hostile_suite(struct verdict *verdict) {
 struct suite {
     const char *name;
     void (*run)(struct verdict *verdict);
+    bool searches; /* for seconds until it finds the mutant: not in make test-quick */
 };
-static const struct suite power = {"power_loss", power_all};
-static const struct suite ring = {"power_loss, ring", power_ring};
-static const struct suite direct = {"power_loss, direct", power_direct};
-static const struct suite io_errors = {"io_errors", io_error_suite};
-static const struct suite hostile = {"hostile", hostile_suite};
+static const struct suite power = {"power_loss", power_all, false};
+static const struct suite power_slow = {"power_loss", power_all, true};
+static const struct suite ring = {"power_loss, ring", power_ring, false};
+static const struct suite ring_slow = {"power_loss, ring", power_ring, true};
+static const struct suite direct = {"power_loss, direct", power_direct, false};
+static const struct suite io_errors = {"io_errors", io_error_suite, false};
+static const struct suite hostile = {"hostile", hostile_suite, false};
 
 static const struct {
     enum wal_mutant mutant;
@@ -87,12 +90,12 @@ static const struct {
     {WAL_MUTANT_M6_NO_DIR_SYNC, "M6 no directory sync", &power},
     {WAL_MUTANT_M7_CRC_SKIPS_LSN, "M7 header CRC without LSN", &hostile},
     {WAL_MUTANT_M8_SHORT_WRITE_IS_FULL, "M8 a short write is whole", &io_errors},
-    {WAL_MUTANT_M9_UNLINK_BEFORE_META, "M9 segments go before META", &power},
+    {WAL_MUTANT_M9_UNLINK_BEFORE_META, "M9 segments go before META", &power_slow},
     {WAL_MUTANT_M10_LENGTH_TRUSTED, "M10 lengths are trusted", &hostile},
     {WAL_MUTANT_M11_NO_HEADER_SYNC, "M11 header not synced", &power},
     {WAL_MUTANT_M12_NO_LOCK, "M12 no lock", &hostile},
     {WAL_MUTANT_D1_ACK_BEHIND_HOLE, "D1 acknowledge behind a hole", &direct},
-    {WAL_MUTANT_D2_APPEND_BEHIND_FLYING, "D2 append behind a flying write", &ring},
+    {WAL_MUTANT_D2_APPEND_BEHIND_FLYING, "D2 append behind a flying write", &ring_slow},
     {WAL_MUTANT_F1_APPEND_PLAIN, "F1 a direct write without DSYNC", &direct},
     {WAL_MUTANT_F2_APPEND_NOT_PADDED, "F2 append not padded", &power},
     {WAL_MUTANT_F3_RECOVER_CACHED, "F3 recovery reads the cache", &power},
@@ -138,8 +141,10 @@ static bool fails(const struct suite *suite, enum wal_mutant mutant, struct verd
 }
 
 static void every_mutant_dies(void) {
-    uint64_t killed = 0;
+    uint64_t tried = 0, killed = 0;
     for (size_t i = 0; i < MUTANTS; i++) {
+        if (mutants[i].suite->searches && check_scale() < CHECK_SCALE_FULL) continue;
+        tried++;
         struct verdict verdict;
         double begin = check_seconds();
         bool dead = fails(mutants[i].suite, mutants[i].mutant, &verdict);
@@ -149,9 +154,9 @@ static void every_mutant_dies(void) {
                check_seconds() - begin, verdict.first);
         fflush(stdout);
     }
-    COUNT("mutants", MUTANTS);
+    COUNT("mutants", tried);
     COUNT("killed", killed);
-    CHECK_EQ(killed, MUTANTS);
+    CHECK_EQ(killed, tried);
 }
 
 /*

@@ -146,6 +146,17 @@ def test_kills_at_random(server, memory_path, seed, scaled, totals, count, shape
     rounds.report(totals, count)
 
 
+@pytest.mark.parametrize("durable", [0.5, 0.98])
+def test_kills_of_sixteen_threads_that_append_durable(
+    server, memory_path, seed, scaled, totals, count, durable
+):
+    """Goal: the same in lanes, open nearly all the time, or opened and closed again and again."""
+    rounds = Rounds(server, memory_path / "log", seed, threads=16, durable=durable)
+    while rounds.counted < scaled(12):
+        rounds.judge(rounds.killed_at_random())
+    rounds.report(totals, count)
+
+
 @pytest.mark.parametrize("shape", ["many-segments", "strict-sectors"])
 def test_kills_of_many_tasks(server, memory_path, seed, scaled, totals, count, shape):
     """Goal: asyncio acknowledges nothing early. Method: 200 tasks on one loop, and SIGKILL."""
@@ -181,6 +192,7 @@ def test_kills_at_a_fail_point_of_recovery(
     rounds.report(totals, count)
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("before", ["killed_at_random", "closed"])
 def test_kills_at_every_operation_of_recovery(
     server, memory_path, seed, scale, totals, count, before
@@ -202,6 +214,7 @@ def test_kills_at_every_operation_of_recovery(
     rounds.report(totals, count)
 
 
+@pytest.mark.not_quick
 def test_kills_at_every_operation_of_creation(server, memory_path, seed, totals, count):
     """Goal: a log whose creation died is made anew, or goes on, and never counts as damaged."""
     finished = False

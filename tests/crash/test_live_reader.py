@@ -19,6 +19,7 @@ import walengine
 from walengine import LsnNotFoundError, TrimmedError, Verdict, WalReader, recover, replay, verify
 
 SECONDS = 2.5
+SEGMENTS_MIN = 40  # that the writer begins meanwhile, on a slow machine too
 LOOK_UPS = 50
 
 PROGRAM = Path(__file__).with_name("live_writer.py")
@@ -48,6 +49,10 @@ class LiveLog:
             return
         assert (self.process.returncode, errors) == (0, "")
         _, self.recycled = map(int, out.split())
+
+
+def newest_segment(path):
+    return max(int(file.stem.removeprefix("wal-"), 16) for file in path.glob("wal-*.seg"))
 
 
 def read_it_all(path, _rng):
@@ -96,8 +101,8 @@ def test_a_live_log_is_never_called_damaged(memory_path, seed, scale, count, wri
     rng = random.Random(seed)
     reads = records = overtaken = 0
     with LiveLog(memory_path / "log", **WRITERS[writer]) as log:
-        end = time.monotonic() + SECONDS * scale
-        while time.monotonic() < end:
+        end, last = time.monotonic() + SECONDS * scale, newest_segment(log.path) + SEGMENTS_MIN
+        while time.monotonic() < end or newest_segment(log.path) < last:
             reader = rng.choice(READERS)
             try:
                 records += reader(log.path, rng)

@@ -17,6 +17,8 @@ from needs import needs_tool
 
 import walengine
 
+pytestmark = pytest.mark.not_quick
+
 TEXT_BYTES = 200_000_000
 BLOCK_BYTES_MAX = 20_000_000
 CHUNK_BYTES = 1 << 20

@@ -264,6 +264,7 @@ def test_a_log_of_another_user(log):
 # ---- nothing is left -----------------------------------------------------------------------------
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_at_any_moment_leaves_nothing(tmp_path, number, seed, scaled, count):
     """Method: ended at random moments of a run's length; one that was too late just succeeds."""
@@ -304,6 +305,7 @@ main()
 """
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("name", ["nameless", "named"])
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, -15), (signal.SIGINT, 130), (signal.SIGKILL, -9)]

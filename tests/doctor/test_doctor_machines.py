@@ -209,6 +209,9 @@ def test_filesystems(machine, kind, level):
     assert (found.remedy is None) == (level == "ok")
 
 
+UNSYNCED = {"type": "warning", "barriers": "warning", "direct_io": "note"}
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "expected"),
     [
@@ -221,8 +224,8 @@ def test_filesystems(machine, kind, level):
         ("ext4", "rw,data=journal", {"journal": "warning"}),
         ("ext4", "rw,sync", {"synchronous": "note"}),
         ("xfs", "rw,attr2,prjquota", {"quota": "note"}),
-        ("f2fs", "rw,fsync_mode=nobarrier", {"type": "warning", "barriers": "warning"}),
-        ("overlay", "rw,upperdir=/u,volatile", {"type": "warning", "barriers": "warning"}),
+        ("f2fs", "rw,fsync_mode=nobarrier", UNSYNCED),
+        ("overlay", "rw,upperdir=/u,volatile", UNSYNCED),
         ("ext4", "ro,errors=remount-ro", {"read_only": "problem"}),
     ],
 )
@@ -403,19 +406,37 @@ def test_a_look_at_the_clocks_of_this_machine():
 # ---- writer, verdict, all of it ------------------------------------------------------------------
 
 
-def test_what_a_writer_would_use():
-    (ringed,) = writer.examine(works(), GOOD, WalConfig())
+def test_what_a_writer_would_use(machine):
+    mount = machine.mount("/data", "xfs", "/dev/sda1", "8:1")
+    (ringed,) = writer.examine(works(), mount, GOOD, WalConfig())
     assert "io_uring (liburing 2.15)" in ringed.text
     assert ringed.facts["registered_buffers"] == 64
-    (plain,) = writer.examine(refused(1, "no"), GOOD, WalConfig())
+    (plain,) = writer.examine(refused(1, "no"), mount, GOOD, WalConfig())
     assert (plain.facts["backend"], plain.level) == ("pwrite", "ok")
-    (asked,) = writer.examine(works(), GOOD, WalConfig(backend="pwrite"))
+    (asked,) = writer.examine(works(), mount, GOOD, WalConfig(backend="pwrite"))
     assert "as WALENGINE_BACKEND asks" in asked.text
-    (wished,) = writer.examine(refused(1, "no"), GOOD, WalConfig(backend="io_uring"))
+    (wished,) = writer.examine(refused(1, "no"), mount, GOOD, WalConfig(backend="io_uring"))
     assert wished.level == "problem"
-    (unknown,) = writer.examine(works(), Trial(create_error=OSError(13, "no")), WalConfig())
+    (unknown,) = writer.examine(works(), mount, Trial(create_error=OSError(13, "no")), WalConfig())
     assert "was not tried" in unknown.text
     assert not unknown.facts["direct_io_possible"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "possible"),
+    [("ext4", True), ("btrfs", True), ("tmpfs", True), ("overlay", False), ("fuse.sshfs", False),
+     ("fuseblk", False), ("virtiofs", False), ("9p", False), ("zfs", False)],
+)  # fmt: skip
+def test_where_direct_io_is_direct(machine, kind, possible):
+    """Goal: as the C core decides, by the type of the filesystem; accepting them is not enough."""
+    mount = machine.mount("/data", kind, "what", "0:50")
+    (found,) = writer.examine(works(), mount, GOOD, WalConfig())
+    assert found.facts["direct_io_possible"] is possible
+    told = the(filesystem.examine(mount, GOOD), "direct_io")
+    assert (told.level == "ok", told.facts["works"]) == (possible, True)
+    assert ("may drop their sync" in told.text) is not possible
+    (unknown,) = writer.examine(works(), None, GOOD, WalConfig())
+    assert unknown.facts["direct_io_possible"]
 
 
 def test_the_worst_finding_is_the_verdict():

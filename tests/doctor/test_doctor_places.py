@@ -10,17 +10,24 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from examined import Examined, listing, look
 from examined import doctor as doctor_of
-from needs import needs_filesystem, needs_linux, needs_root, needs_tool
+from needs import (
+    needs_filesystem,
+    needs_linux,
+    needs_overlay,
+    needs_ring,
+    needs_root,
+    needs_tool,
+)
 from places import FILESYSTEMS, disk, small_tmpfs
 from processes import command
-from rings import needs_ring
 
 from walengine import IoUringConfig, PortableWalWriter, WalConfig, recover
+
+pytestmark = pytest.mark.not_quick
 
 NOBODY = 65534
 MIB = 1 << 20
@@ -29,7 +36,7 @@ MIB = 1 << 20
 PROGRAM = """
 import errno, resource
 import seccomp
-import walengine.cli
+import walengine.cli.doctor
 from walengine import _native_ring
 _native_ring.liburing_problem()  # found while its files can be read
 os.chdir("/")
@@ -190,10 +197,7 @@ def test_barriers_that_are_off(tmp_path):
 
 
 def test_overlay(tmp_path):
-    needs_linux()
-    needs_root()
-    if "overlay" not in Path("/proc/filesystems").read_text(encoding="ascii"):
-        pytest.skip("needs a kernel with overlay")
+    needs_overlay()
     for name in ("lower", "upper", "work", "merged"):
         (tmp_path / name).mkdir()
     parts = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
@@ -204,6 +208,10 @@ def test_overlay(tmp_path):
         found = doctor_of(merged)
         assert (found.level("filesystem", "type"), found.code) == ("warning", 0)
         assert "volume" in found.findings["filesystem", "type"]["remedy"]
+        assert found.level("filesystem", "direct_io") == "note"
+        with direct_writer(merged / "direct.log") as wal:
+            assert wal.stats().direct_io is False
+            assert found.fact("writer", "backend", "direct_io_possible") is False
     finally:
         subprocess.run(["umount", merged], check=True)
 
@@ -297,10 +305,9 @@ def test_an_operation_is_missing(tmp_path):
 def test_a_writer_uses_what_the_doctor_said(tmp_path, monkeypatch, backend):
     monkeypatch.setenv("WALENGINE_BACKEND", backend)
     found = look(tmp_path)
-    direct = WalConfig(io=IoUringConfig(direct_io=True), segment_bytes=MIB)
     with (
         PortableWalWriter(tmp_path / "plain.log", WalConfig(segment_bytes=MIB)) as plain,
-        PortableWalWriter(tmp_path / "direct.log", direct) as past_the_cache,
+        direct_writer(tmp_path / "direct.log") as past_the_cache,
     ):
         stats = plain.stats()
         for name in ("backend", "ring", "ring_version", "registered_buffers"):
@@ -315,6 +322,11 @@ def test_small_files_and_few(tmp_path):
     assert found.level("limits", "fsize") == "problem"
     assert found.level("limits", "nofile") != "ok"
     assert found.code == 1
+
+
+def direct_writer(path):
+    """A writer that asks for direct writes."""
+    return PortableWalWriter(path, WalConfig(io=IoUringConfig(direct_io=True), segment_bytes=MIB))
 
 
 def open_to_all(tmp_path):

@@ -29,12 +29,14 @@ from walengine import is_io_uring_available
 from walengine.fsync_bench import place as place_facts
 from walengine.fsync_bench.rows import rows_of
 
+pytestmark = pytest.mark.not_quick
+
 SHORT = ("--quick", "--seconds-per-row", "0.01")
 NO_SYNC = ("--seconds-per-row", "0.01", "--only", "no sync")
 
 # All is imported before anything is given up: the checkout may be its owner's alone.
 AS_MAIN = """
-from walengine.cli import main
+from walengine.cli import bench, main
 sys.argv[1:] = ["bench", "fsync", *sys.argv[1:]]
 """
 

@@ -8,22 +8,19 @@ Those are counted as flushes of a device.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from made_figures import bench
-from needs import needs_filesystem, needs_fuse, needs_io_uring, needs_package, needs_root
-from places import disk
+from needs import needs_filesystem, needs_fuse, needs_io_uring
+from places import counting_filesystem, disk
 from traces import count, traced
 
 from walengine._native_bench import NativeBench
 
-COUNTING = Path(__file__).parent / "counting_fs.py"
+pytestmark = pytest.mark.not_quick
+
 SYNCING = "fdatasync,fsync,pwrite64,pwritev2,openat"
 
 PROGRAM = """
@@ -74,31 +71,9 @@ def test_strace_sees_the_writes_of_o_dsync(tmp_path):
 
 @pytest.fixture
 def counting(tmp_path):
-    """A mounted directory that counts; ends() unmounts it and returns what it saw."""
-    needs_root()
     needs_fuse()
-    needs_package("mfusepy")
-    below, mount_point = tmp_path / "below", tmp_path / "mounted"
-    below.mkdir()
-    mount_point.mkdir()
-    process = subprocess.Popen(
-        [sys.executable, COUNTING, below, mount_point], stdout=subprocess.PIPE, text=True
-    )
-
-    def end():
-        subprocess.run(["fusermount3", "-u", "-z", mount_point], check=True)
-        return [int(word) for word in process.communicate(timeout=30)[0].split()]
-
-    try:
-        while not os.path.ismount(mount_point):
-            assert process.poll() is None, "the filesystem ended"
-            time.sleep(0.005)
-        yield mount_point, below, end
-    finally:
-        if process.poll() is None:
-            subprocess.run(["fusermount3", "-u", "-z", mount_point], check=False)
-            process.kill()
-            process.communicate()
+    with counting_filesystem(tmp_path) as made:
+        yield made
 
 
 @pytest.mark.parametrize(
@@ -108,10 +83,9 @@ def counting(tmp_path):
 def test_the_filesystem_sees_the_syncs_that_are_reported(method, counting):
     if "io_uring" in method:
         needs_io_uring()
-    mount_point, below, end = counting
-    report = bench(mount_point, "--only", method)
-    assert list(below.iterdir()) == []
-    fsyncs, created = end()
+    report = bench(counting.path, "--only", method)
+    assert list(counting.below.iterdir()) == []
+    fsyncs, created = counting.end()
     whole = [row for row in report["rows"] if row["problem"] is None]
     missing = Counter(row["state"] for row in report["rows"] if row["problem"])
     assert set(missing) <= {"fallocated"}  # this filesystem has no fallocate, and says so

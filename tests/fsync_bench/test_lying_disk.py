@@ -14,6 +14,8 @@ from processes import output_of
 
 from walengine.fsync_bench.results import TOO_FAST_US
 
+pytestmark = pytest.mark.not_quick
+
 PROGRAM = """
 import json
 from walengine.__main__ import main

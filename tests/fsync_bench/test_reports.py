@@ -174,6 +174,7 @@ def test_rows_of_another_version_are_left_out():
     assert run_from_dict(value) == made_run()
 
 
+@pytest.mark.not_quick
 def test_png_is_a_picture(tmp_path):
     needs_package("matplotlib")
     write_png(made_run(), tmp_path / "plots.png")

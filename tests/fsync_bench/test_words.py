@@ -8,6 +8,7 @@ import sys
 import pytest
 from made_figures import FLASH, figures, made_run, without
 
+from walengine import replay
 from walengine.fsync_bench.advice import DEFAULT, DIRECT, PWRITE, choices
 from walengine.fsync_bench.results import Run
 from walengine.fsync_bench.suspicion import evidence
@@ -60,7 +61,7 @@ def test_without_io_uring_it_is_pwrite():
     assert set(configs(run).values()) == {PWRITE}
 
 
-@pytest.mark.parametrize("kind", ["fuse", "fuse.sshfs"])
+@pytest.mark.parametrize("kind", ["fuse", "fuse.sshfs", "fuseblk", "virtiofs"])
 def test_on_fuse_direct_io_is_never_the_choice(kind):
     run = made_run({DIRECT_ONE: (60, 16_000), FLYING: (200, 80_000)}, {"filesystem": kind})
     assert configs(run) == {"any number of writers": DEFAULT}
@@ -68,6 +69,14 @@ def test_on_fuse_direct_io_is_never_the_choice(kind):
     assert "FUSE drops the sync" in text
     assert not [key for key in best_of(run) if "io_uring direct" in key]
     assert evidence(made_run({DIRECT_ONE: None, FLYING: None, BULK: None}, run.place)) == []
+
+
+@pytest.mark.parametrize("kind", ["overlay", "zfs", "9p", None])
+def test_direct_io_is_the_choice_only_where_walengine_would_use_it(kind):
+    run = made_run({DIRECT_ONE: (60, 16_000), FLYING: (200, 80_000)}, {"filesystem": kind})
+    assert configs(run) == {"any number of writers": DEFAULT}
+    assert evidence(run) == []
+    assert not [key for key in best_of(run) if "io_uring direct" in key]
 
 
 def test_a_run_that_was_ended_early_gives_no_advice_from_nothing():
@@ -78,7 +87,10 @@ def test_a_run_that_was_ended_early_gives_no_advice_from_nothing():
 
 @pytest.mark.parametrize("changes", [{}, {LINKED: (140, 7_000)}, {FLYING: (200, 80_000)}])
 def test_the_code_that_is_recommended_runs(changes, tmp_path):
-    for number, choice in enumerate(choices(made_run(changes))):
+    """As it is printed, in a directory of its own."""
+    found = choices(made_run(changes))
+    assert found
+    for number, choice in enumerate(found):
         ast.parse(choice.code)
         place = tmp_path / str(number)
         place.mkdir()
@@ -90,7 +102,8 @@ def test_the_code_that_is_recommended_runs(changes, tmp_path):
             check=False,
         )
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
-        assert (place / "wal.log").is_dir()
+        assert "append_durable" in choice.code
+        assert [record.data for record in replay(place / "wal.log")] == [b"a record"]
 
 
 # ---- what others ask of a disk -------------------------------------------------------------------

@@ -103,13 +103,22 @@ static void scan(wal_reader *reader, uint64_t from, uint64_t to, int may_skip) {
     wal_cursor *cursor = NULL;
     wal_error error;
     if (wal_cursor_open(reader, from, to, &cursor, &error) < 0) return;
-    wal_block block;
+    wal_block block, taken = {.count = 0};
     uint64_t next_lsn = 0;
-    while (wal_cursor_next(cursor, &block, &error) > 0) {
+    for (int is_taken = 0;; is_taken = !is_taken) { /* every second one is kept for a while */
+        int result = is_taken ? wal_cursor_take(cursor, &block, &error)
+                              : wal_cursor_next(cursor, &block, &error);
+        if (result <= 0) break;
         next_lsn = check_block(&block, next_lsn, may_skip);
         assert(to == 0 || next_lsn <= to + 1);
+        if (!is_taken) continue;
+        if (taken.count > 0) check_block(&taken, taken.first_lsn, may_skip);
+        wal_block_free(taken.data);
+        taken = block;
     }
     wal_cursor_close(cursor);
+    if (taken.count > 0) check_block(&taken, taken.first_lsn, may_skip);
+    wal_block_free(taken.data);
 }
 
 static void look_at(wal_reader *reader, const wal_report *report, int may_skip) {

@@ -25,7 +25,7 @@ FREE_BYTES = 12 << 20
 pytestmark = pytest.mark.usefixtures("engine")
 
 
-@pytest.fixture(params=["tmpfs", "ext4", "xfs"])
+@pytest.fixture(params=["tmpfs", "ext4", pytest.param("xfs", marks=pytest.mark.not_quick)])
 def small_disk(request, memory_path, caplog):
     """A filesystem of a few MiB; its path."""
     caplog.set_level(logging.ERROR, logger="walengine")

@@ -18,7 +18,7 @@ import threading
 
 import pytest
 from engines import ENGINES, config
-from needs import needs_filesystem, needs_fuse, needs_package
+from needs import needs_filesystem, needs_fuse
 from places import faulty_disk
 from session_child import content
 from sessions import Server
@@ -44,7 +44,6 @@ def device(request, memory_path):
     """A mounted filesystem of this type on a device that can fail."""
     needs_filesystem(request.param)
     needs_fuse()
-    needs_package("mfusepy")
     with faulty_disk(memory_path, request.param) as made:
         yield made
 

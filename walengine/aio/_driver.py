@@ -8,6 +8,11 @@ staged here: they then go down as one write with its sync behind it. Somebody wh
 operating system only, or a full stage, sends them down at once. Past the page cache (``direct_io``)
 every tick's records are a group of their own, with many of them at the device.
 
+Python and the device work side by side: what is staged goes down before anybody is told of the
+group before it; and where nothing is staged then, half of a large group is told at once and the
+rest in the next tick, so that the first half's next records are at the device while the second half
+runs.
+
 LSNs are exact because one loop does it all: the records of a hand-over get the numbers behind those
 handed over before, and futures are settled in that order, which is the order of durability.
 """
@@ -34,6 +39,7 @@ log = logging.getLogger("walengine")
 SLOW_SYNC_SECONDS = 1.0
 RETRY_SECONDS = 0.05  # until a sync that could not be begun for want of memory is tried again
 GONE_MAX = 64  # waits that were given up and are still kept
+HALVED_FROM = 32  # waiters; telling fewer takes less time than a sync
 
 
 class Driver:
@@ -127,6 +133,7 @@ class Driver:
     async def until_durable(self, lsn: Lsn) -> None:
         """Return when everything up to lsn is durable."""
         if lsn <= self.durable:
+            self._settle(all_at_once=True)  # in order: others may still have to be told
             return
         try:
             await self._wait_for(lsn)
@@ -167,6 +174,7 @@ class Driver:
                 return
             try:
                 self._see_and_hand_over(look=look)
+                self._settle(all_at_once=self._goal > self.durable)
             except WalPoisonedError as error:
                 self.poisoned(error)
             except WalError as error:  # nothing was begun, and nobody else would ask again
@@ -182,7 +190,7 @@ class Driver:
     def _see_and_hand_over(self, *, look: bool) -> None:
         may = not look and self._is_wanted and self._may_hand_over()
         if not may and (look or self._goal > self.durable):
-            self._publish(self._polled.poll(self._goal))
+            self._note_durable(self._polled.poll(self._goal))
             may = self._is_wanted and self._may_hand_over()
         if may:
             self._hand_over()
@@ -217,7 +225,7 @@ class Driver:
         if wants_sync:
             self._aim(self.handed)
             if not fused:
-                self._publish(self._polled.poll(self._goal))
+                self._note_durable(self._polled.poll(self._goal))
 
     def _open_stage(self) -> None:
         """Have a stage at the end that anybody may add to."""
@@ -239,7 +247,7 @@ class Driver:
             self._refuse_staged(problem)
             return False
         if is_durable:
-            self._publish(self.handed)
+            self._note_durable(self.handed)
         return not stage.records
 
     def _make_calls(self, stage: Stage, *, fused: bool) -> tuple[int, bool, WalError | None]:
@@ -314,17 +322,27 @@ class Driver:
         self._wait_count += 1
         heappush(self._waits, (lsn, self._wait_count, waiter))
 
-    def _publish(self, durable: Lsn) -> None:
-        """Settle everybody up to this LSN, in order."""
-        if durable <= self.durable:
-            return
-        self.durable = durable
+    def _note_durable(self, durable: Lsn) -> None:
+        if durable > self.durable:
+            self.durable = durable
+            self._note_slow_sync()
+
+    def _settle(self, *, all_at_once: bool) -> None:
+        """Tell everybody up to the durable LSN, in order; or a half, and soon the rest."""
         flying = self._flying
-        while flying and flying[0][1] <= durable:
+        while flying and flying[0][1] <= self.durable:
             first, last, waiters = flying.popleft()
+            if not all_at_once and len(waiters) >= HALVED_FROM:
+                half = len(waiters) // 2
+                flying.appendleft((first + half, last, waiters[half:]))
+                self._settle_run(first, first + half - 1, waiters[:half])
+                self._loop.call_soon(self._settle_rest)
+                return
             self._settle_run(first, last, waiters)
-        self._settle_waits(durable)
-        self._note_slow_sync()
+        self._settle_waits(self.durable)
+
+    def _settle_rest(self) -> None:
+        self._settle(all_at_once=True)
 
     def _settle_run(self, first: Lsn, last: Lsn, waiters: Sequence[Waiter | None]) -> None:
         """Settle the waiters of first to last, and among them whoever waits for one of these."""
@@ -361,7 +379,8 @@ class Driver:
     def end(self, durable: Lsn, problem: WalError) -> None:
         """C is closed: settle what is durable, and tell the others that it is not."""
         self.stop()
-        self._publish(durable)
+        self._note_durable(durable)
+        self._settle(all_at_once=True)
         self._fail_everybody(durable, problem)
 
     # ---- poison ----------------------------------------------------------------------------------
@@ -374,7 +393,8 @@ class Driver:
         lost = range(durable + 1, self.last_lsn + 1)
         self.poison = with_loss(error, durable, lost)
         self._on_poison()
-        self._publish(durable)
+        self._note_durable(durable)
+        self._settle(all_at_once=True)
         self._fail_everybody(durable, self.poison)
         self.stage = Stage()
         self.stages = deque([self.stage])

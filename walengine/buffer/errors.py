@@ -5,7 +5,8 @@ The tree::
     Exception
     └── QueueError                      the queue could not do what was asked
         ├── StorageError                the store failed; .unclear: the write may have happened
-        │   └── ObjectTooLargeError     the object exceeds max_bytes; nothing of it was kept
+        │   ├── ObjectTooLargeError     the object exceeds max_bytes; nothing of it was kept
+        │   └── DatabaseError           a sink's database failed; .unclear: it may have committed
         ├── FormatError                 bytes of .object are no manifest or batch, from .offset on
         ├── InvalidInputError           what was handed in can be no batch; also a ValueError
         ├── AckOrderError               an ack that skips a sequence, or comes twice
@@ -32,6 +33,7 @@ __all__ = [
     "AckOrderError",
     "BackpressureError",
     "BatchMissingError",
+    "DatabaseError",
     "FencedError",
     "FormatError",
     "InvalidInputError",
@@ -78,7 +80,9 @@ class QueueError(Exception):
 
 
 def _rebuild(kind: type[QueueError], message: str, facts: dict[str, Any]) -> QueueError:
-    return kind(message, **facts)
+    error = kind(message)
+    vars(error).update(facts)  # the notes too, if there are any
+    return error
 
 
 class StorageError(QueueError):
@@ -113,6 +117,14 @@ class ObjectTooLargeError(StorageError):
     def __init__(self, message: str, *, max_bytes: int = 0, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.max_bytes = max_bytes
+
+
+class DatabaseError(StorageError):
+    """A sink's database failed, or could not be reached.
+
+    If ``unclear``, the transaction may have been committed all the same: the sink looks before it
+    writes the next time, so calling it again with the same batch is safe.
+    """
 
 
 class FormatError(QueueError):

@@ -158,6 +158,14 @@ class Manifest:
             )  # fmt: skip
         return entry
 
+    def location(self, sequence: int) -> str:
+        """Return the location listed at one of ``sequences`` as it stands, and nothing of the rest.
+
+        Of a bad entry it is "", or what no location of ours can be.
+        """
+        at = self._offsets[self.sequences.index(sequence)]
+        return location_at(self.data, at).decode("ascii", "replace")
+
     def entries(self) -> Iterator[ManifestEntry]:
         """Decode one entry after the other, until a bad one raises ``FormatError``."""
         return map(self.entry, self.sequences)

@@ -7,6 +7,7 @@ Credentials may be left out: the environment's and the machine's own are found t
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def _endpoint(name: str, value: str) -> str:
     return value.rstrip("/")
 
 
-class ObjectStoreConfig(Form):
+class ObjectStoreConfig(Form, ABC):
     """Where objects are; one of Local, InMemory, Aws, Gcp, Azure.
 
     Attributes:
@@ -86,9 +87,9 @@ class ObjectStoreConfig(Form):
     Azure: ClassVar[type[AzureObjectStoreConfig]]
 
     @property
+    @abstractmethod
     def url(self) -> str:
         """Where the store is, for messages; never with a secret."""
-        raise NotImplementedError
 
     def to_dict(self, *, reveal_secrets: bool = False) -> dict[str, Any]:
         """Return the fields and the tag; without the secrets, unless they are wanted."""
@@ -280,7 +281,7 @@ def object_store() -> Kind:
     """Return the kind of a field that holds one of them."""
 
     def check(name: str, value: Any) -> ObjectStoreConfig:
-        if not isinstance(value, ObjectStoreConfig) or not value.tag:
+        if not isinstance(value, ObjectStoreConfig):
             raise TypeError(f"{name} must be an ObjectStoreConfig, not {type(value).__name__}")
         return value
 

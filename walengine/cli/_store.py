@@ -1,17 +1,66 @@
-"""Where a command's objects are: --store URL, and what is read there."""
+"""Where a command's objects are: --store URL, as a configuration, and what is read there."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+import asyncio
+import os
+from typing import NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import click
 
 from walengine.buffer.store.port import ObjectStore
+from walengine.buffer.store.probe import make_store
+from walengine.buffer.store_config import ObjectStoreConfig
+
+FORMS = "file:///DIRECTORY, s3://BUCKET, gs://BUCKET or az://ACCOUNT/CONTAINER, each with /PREFIX"
 
 store_option = click.option(
-    "--store", "url", metavar="URL", help="Where the objects are: file:///DIRECTORY."
+    "--store", "url", metavar="URL", help=f"Where the objects are: {FORMS}."
 )
+
+
+class Place(NamedTuple):
+    """What a URL means.
+
+    Attributes:
+        store: The store.
+        prefix: What all names begin with, or "".
+    """
+
+    store: ObjectStoreConfig
+    prefix: str
+
+    def name(self, name: str) -> str:
+        """Return an object's name from one that is relative to the URL."""
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+
+def place_of(url: str) -> Place:
+    """Return the store that --store means; nothing is asked of it.
+
+    Raises:
+        click.BadParameter: It means none.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "memory":
+        raise click.BadParameter(
+            f"--store {url}: memory is one process's own, and this command's ends with it; "
+            "use file:///DIRECTORY"
+        )
+    if parts.scheme not in _READERS:
+        raise click.BadParameter(f"--store {url}: {FORMS} is what it takes")
+    if parts.query or parts.fragment:
+        raise click.BadParameter(f"--store {url}: write ? as %3F and # as %23")
+    if "@" in parts.netloc:
+        raise click.BadParameter(
+            "--store: no user and no password in it, every user of this machine could read them; "
+            "credentials come from the environment or from a --config file"
+        )
+    try:
+        return _READERS[parts.scheme](url, parts)
+    except ValueError as error:
+        raise click.BadParameter(f"--store {url}: {error}") from None
 
 
 def read_object(url: str, name: str, max_bytes: int) -> bytes | None:
@@ -21,12 +70,11 @@ def read_object(url: str, name: str, max_bytes: int) -> bytes | None:
         click.BadParameter: The URL means no store, or the name no object.
         ObjectTooLargeError: The object has more than max_bytes.
         StorageError: The store failed.
+        UnsupportedStoreError: Its package is missing.
     """
-    import asyncio  # noqa: PLC0415 (a fifth of the time that any other command takes to start)
-
-    store = _store(url)
+    place = place_of(url)
     try:
-        return asyncio.run(_read(store, name, max_bytes))
+        return asyncio.run(_read(make_store(place.store), place.name(name), max_bytes))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -39,14 +87,52 @@ async def _read(store: ObjectStore, name: str, max_bytes: int) -> bytes | None:
     return None if found is None else found.data
 
 
-def _store(url: str) -> ObjectStore:
-    parts = urlsplit(url)
-    if parts.query or parts.fragment:
-        raise click.BadParameter(f"--store {url}: write ? as %3F and # as %23")
-    if parts.scheme != "file":
-        raise click.BadParameter(f"--store {url}: file:///DIRECTORY is what it takes")
-    if parts.netloc or not parts.path.startswith("/"):
-        raise click.BadParameter(f"--store {url}: three slashes, then the directory's whole path")
-    from walengine.buffer.store.local import LocalStore  # noqa: PLC0415 (the same)
+# ---- the kinds of URLs ---------------------------------------------------------------------------
 
-    return LocalStore(Path(unquote(parts.path)))
+
+def _directory(url: str, parts: SplitResult) -> Place:
+    if parts.netloc or not url.startswith("file:///"):
+        raise click.BadParameter(f"--store {url}: three slashes, then the directory's whole path")
+    return Place(ObjectStoreConfig.Local(unquote(parts.path)), "")
+
+
+def _s3(_url: str, parts: SplitResult) -> Place:
+    """Take what the URL cannot say from the variables that Amazon's own programs read."""
+    region = _variable("AWS_REGION", "AWS_DEFAULT_REGION")
+    if region is None:
+        raise ValueError("set AWS_REGION, or name the region in a --config file")
+    endpoint = _variable("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+    allow_http = _variable("AWS_ALLOW_HTTP") in {"1", "true"}
+    if endpoint is not None and endpoint.startswith("http:") and not allow_http:
+        raise ValueError(f"endpoint {endpoint} is not encrypted: use https, or AWS_ALLOW_HTTP=true")
+    store = ObjectStoreConfig.Aws(region, _bucket(parts), endpoint=endpoint, allow_http=allow_http)
+    return Place(store, _prefix(parts.path))
+
+
+def _google(_url: str, parts: SplitResult) -> Place:
+    return Place(ObjectStoreConfig.Gcp(_bucket(parts)), _prefix(parts.path))
+
+
+def _azure(_url: str, parts: SplitResult) -> Place:
+    account, (container, _, prefix) = parts.netloc, parts.path.strip("/").partition("/")
+    if not account or not container:
+        raise ValueError("az://ACCOUNT/CONTAINER, then a prefix if you want one")
+    return Place(ObjectStoreConfig.Azure(account, container), _prefix(prefix))
+
+
+_READERS = {"file": _directory, "s3": _s3, "gs": _google, "az": _azure}
+
+
+def _bucket(parts: SplitResult) -> str:
+    if not parts.netloc:
+        raise ValueError("the bucket's name is missing")
+    return parts.netloc
+
+
+def _prefix(path: str) -> str:
+    return "/".join(segment for segment in unquote(path).split("/") if segment)
+
+
+def _variable(*names: str) -> str | None:
+    """Return the first of these environment variables that is set."""
+    return next((os.environ[name] for name in names if os.environ.get(name)), None)

@@ -222,6 +222,3 @@ def _print(run: Run, words: Words, other: Run | None, other_file: Path | None) -
         console.print(comparison_table(run, other, str(other_file)))
     lines = text.getvalue().splitlines()
     write_output("".join(f"{line if terminal else line.rstrip()}\n" for line in lines))
-
-
-COMMANDS = (bench,)

@@ -1,4 +1,4 @@
-"""The buffer: what stands in a queue's manifest."""
+"""The buffer: what stands in a queue's manifest; the other commands have files of their own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from walengine.buffer.entry import ManifestEntry
 from walengine.buffer.errors import FormatError, StorageError
 from walengine.buffer.manifest import Manifest
+from walengine.cli import buffer_consume, buffer_demo, buffer_operate, buffer_produce
 from walengine.cli._run import CLEAN, CORRUPT, complain
 from walengine.cli._show import print_json
 from walengine.cli._store import read_object, store_option
@@ -24,7 +25,16 @@ MANIFEST_PATH = "ingest/manifest"  # the default of every configuration
 
 @click.group()
 def buffer() -> None:
-    """Look into queues in object stores."""
+    """Put entries into queues in object stores, take them out, look after them."""
+
+
+for _command in (
+    *buffer_produce.COMMANDS,
+    *buffer_consume.COMMANDS,
+    *buffer_operate.COMMANDS,
+    *buffer_demo.COMMANDS,
+):
+    buffer.add_command(_command)
 
 
 @buffer.group()
@@ -102,6 +112,3 @@ def _facts(entry: ManifestEntry) -> dict[str, Any]:
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-COMMANDS = (buffer,)

@@ -70,6 +70,3 @@ def _place() -> Path:
     """Return a directory that is on a disk: /tmp is often in memory, /var/tmp is not."""
     persistent = Path("/var/tmp")  # noqa: S108 (a private directory is made in it)
     return persistent if persistent.is_dir() else Path(tempfile.gettempdir())
-
-
-COMMANDS = (demo,)

@@ -30,6 +30,3 @@ def doctor(context: click.Context, path: str, as_json: bool) -> None:
     else:
         print_renderable(render(report))
     context.exit(CLEAN if report.usable else FAILED)
-
-
-COMMANDS = (doctor,)

@@ -112,6 +112,3 @@ def trim(log: str, lsn: Lsn, backend: str, as_json: bool) -> None:
         print_json(outcome)
     else:
         print_facts("trimmed", outcome)
-
-
-COMMANDS = (inspect, verify, recover, trim)

@@ -142,6 +142,3 @@ def replay(log: str, form: str | None, from_lsn: Lsn | None, to_lsn: Lsn | None)
             for part in parts(records):
                 write_output(encode(part))
                 advance(len(part))
-
-
-COMMANDS = (append, replay)

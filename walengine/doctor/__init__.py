@@ -87,7 +87,7 @@ def _here(place: target.Target, config: WalConfig, roots: Roots) -> list[Finding
         ("target", lambda: target.examine(place)),
         ("log", lambda: found_log.examine(log) if log else []),
         ("access", lambda: access.examine(place, mount, trial, roots)),
-        ("writer", lambda: writer.examine(status, trial, config)),
+        ("writer", lambda: writer.examine(status, mount, trial, config)),
         ("kernel", lambda: kernel.examine(roots)),
         ("io_uring", lambda: ring.examine(status, roots)),
         ("filesystem", lambda: filesystem.examine(mount, trial)),

@@ -7,7 +7,7 @@ from typing import Any
 
 from walengine.doctor._calls import error_text
 from walengine.doctor.findings import Finding, Findings
-from walengine.doctor.mounts import MEMORY, NETWORK_REFUSED, Mount
+from walengine.doctor.mounts import MEMORY, NETWORK_REFUSED, SYNCS_DIRECT, Mount
 from walengine.doctor.scratch import BLOCK_BYTES
 from walengine.doctor.trial import Trial
 
@@ -230,6 +230,14 @@ def _direct(say: Findings, mount: Mount | None, trial: Trial) -> None:
             "direct_io",
             f"direct writes of {BLOCK_BYTES} bytes do not work here ({reason}): direct_io=True "
             "goes through the page cache",
+            **facts,
+        )
+        return
+    if mount is not None and mount.kind not in SYNCS_DIRECT:
+        say.note(
+            "direct_io",
+            f"direct writes of {BLOCK_BYTES} bytes are accepted, and {mount.kind} may drop their "
+            "sync: direct_io=True goes through the page cache",
             **facts,
         )
         return

@@ -12,6 +12,8 @@ from walengine.doctor.roots import Roots, field, read_text
 
 FIELDS_MIN = 10
 MEMORY = frozenset(("tmpfs", "ramfs", "devtmpfs"))
+# Where direct_io is direct: direct writes are known to sync themselves (csrc/io_direct.c).
+SYNCS_DIRECT = frozenset(("ext2", "ext3", "ext4", "xfs", "btrfs", *MEMORY))
 NETWORK_REFUSED = frozenset(("nfs", "nfs4", "cifs", "smb3", "smbfs"))  # as the C core refuses them
 
 

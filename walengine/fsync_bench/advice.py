@@ -13,7 +13,7 @@ from walengine.fsync_bench.rows import (
     RING_LINKED,
     ZERO_FILLED,
 )
-from walengine.fsync_bench.suspicion import loses_direct_syncs
+from walengine.fsync_bench.suspicion import keeps_direct_syncs
 
 CLEARLY_FASTER = 0.9  # of the other's latency: what differs by less is noise
 CLEARLY_MORE = 1.2  # times the other's commits/s
@@ -28,8 +28,7 @@ _PROGRAM = """\
 from walengine import {imports}
 
 with PortableWalWriter("wal.log", {config}) as wal:
-    wal.append_batched(b"a record")
-    wal.flush_batch()  # durable when this returns
+    wal.append_durable(b"a record")  # it is on the disk when this returns
 """
 
 
@@ -77,7 +76,7 @@ def _for_one(run: Run) -> Choice | None:
         return None
     linked = run.find(RING_LINKED, ZERO_FILLED)
     direct = None
-    if not loses_direct_syncs(run.place):
+    if keeps_direct_syncs(run.place):
         direct = run.find(RING_DIRECT, ZERO_FILLED) or run.find(DIRECT_DSYNC, ZERO_FILLED)
     need = "one writer at a time"
     cached = min(_p50_us(plain), _p50_us(linked))
@@ -102,7 +101,7 @@ def _for_many(run: Run) -> Choice | None:
         return None
     flying = run.find(RING_DIRECT, ZERO_FILLED, at_once=WRITERS)
     need = "many writers at once"
-    if flying is None or loses_direct_syncs(run.place):
+    if flying is None or not keeps_direct_syncs(run.place):
         why = f"{WRITERS} writers that share a sync make {_rate(group)}"
         if run.place.get("has_io_uring"):
             return Choice(need, DEFAULT, f"{why}; direct writes in flight are not to be had.")

@@ -142,7 +142,7 @@ def _begin(work: Callable[[], None]) -> None:
 def result_of(row: Row, measured: Measured) -> RowResult:
     """Return the figures of a row; percentiles that too few samples carry are None."""
     percentiles = {
-        name: getattr(measured, name) if measured.commits >= SAMPLES_MIN[name] else None
+        name: getattr(measured.latency, name) if measured.commits >= SAMPLES_MIN[name] else None
         for name in PERCENTILES
     }
     return RowResult(
@@ -154,7 +154,7 @@ def result_of(row: Row, measured: Measured) -> RowResult:
         preparation_syncs=measured.preparation_syncs,
         bytes=measured.bytes,
         elapsed_us=measured.elapsed_us,
-        max_us=measured.max_us if measured.commits else None,
+        max_us=measured.latency.max_us if measured.commits else None,
         histogram=tuple(measured.histogram),
         ring=measured.ring,
         registered=measured.registered,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from walengine.doctor.mounts import SYNCS_DIRECT
 from walengine.fsync_bench.results import TOO_FAST_US, RowResult, Run
 from walengine.fsync_bench.rows import FDATASYNC, NO_SYNC, RING_DIRECT, ZERO_FILLED
 
@@ -25,7 +26,7 @@ def evidence(run: Run) -> list[str]:
         text = f"The filesystem is {place['filesystem']}: it lives in memory. A sync does nothing "
         return [f"{text}there, and nothing survives power loss."]
     found = [*_too_fast(run), *_adds_nothing(run)]
-    if loses_direct_syncs(place) and any(r.row.method == RING_DIRECT for r in run.results):
+    if _is_fuse(place) and any(r.row.method == RING_DIRECT for r in run.results):
         found.append(
             "FUSE drops the sync of direct writes that come through io_uring (seen on Linux 6.18): "
             f"the rows of {RING_DIRECT} are no durable writes here."
@@ -37,13 +38,18 @@ def evidence(run: Run) -> list[str]:
     return found
 
 
-def loses_direct_syncs(place: dict[str, Any]) -> bool:
-    """Return whether RWF_DSYNC of a write that completes later is lost on this filesystem.
+def keeps_direct_syncs(place: dict[str, Any]) -> bool:
+    """Return whether a direct write with RWF_DSYNC is known to be a sync here, on a ring too.
 
-    FUSE asks its program for an fsync only where the write is finished when the call returns.
+    Where it is not, walengine takes its writes through the page cache, whatever ``direct_io`` says.
     """
+    return place.get("filesystem") in SYNCS_DIRECT
+
+
+def _is_fuse(place: dict[str, Any]) -> bool:
+    """FUSE asks its program for an fsync only where the write is finished when the call returns."""
     kind = place.get("filesystem") or ""
-    return kind == "fuse" or kind.startswith("fuse.")
+    return kind in {"fuse", "fuseblk", "virtiofs"} or kind.startswith("fuse.")
 
 
 def _sync_us(run: Run) -> float | None:

@@ -23,7 +23,7 @@ from walengine.fsync_bench.rows import (
     RING_DIRECT,
     ZERO_FILLED,
 )
-from walengine.fsync_bench.suspicion import evidence, loses_direct_syncs
+from walengine.fsync_bench.suspicion import evidence, keeps_direct_syncs
 
 ETCD_P99_US = 10_000.0
 ETCD_SOURCE = (
@@ -95,7 +95,7 @@ def words_of(run: Run) -> Words:
 def best_of(run: Run) -> list[str]:
     """Return the keys of the best rows: none that is too fast to be true, or no sync here."""
     found = []
-    lost = {NO_SYNC, RING_DIRECT} if loses_direct_syncs(run.place) else {NO_SYNC}
+    lost = {NO_SYNC} if keeps_direct_syncs(run.place) else {NO_SYNC, RING_DIRECT}
     for section in (ONE, MANY, BULK):
         rows = [
             result

@@ -21,6 +21,7 @@ from walengine.sinks.errors import BackpressureError, SinkClosedError, SinkError
 from walengine.sinks.fan_out import AsyncFanOutSink, FanOutSink
 from walengine.sinks.log import AsyncLogSink, LogSink, SinkHandler
 from walengine.sinks.options import SinkOptions
+from walengine.sinks.producer import AsyncProducerSink, ProducerSink
 from walengine.sinks.protocols import AsyncSink, Sink
 from walengine.sinks.stats import AsyncStatsSink, SinkStats, StatsSink
 from walengine.sinks.wal import AsyncWalSink, WalSink
@@ -30,6 +31,7 @@ __all__ = [
     "AsyncCallbackSink",
     "AsyncFanOutSink",
     "AsyncLogSink",
+    "AsyncProducerSink",
     "AsyncSink",
     "AsyncStatsSink",
     "AsyncWalSink",
@@ -38,6 +40,7 @@ __all__ = [
     "CallbackSink",
     "FanOutSink",
     "LogSink",
+    "ProducerSink",
     "Sink",
     "SinkClosedError",
     "SinkError",

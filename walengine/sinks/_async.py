@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import warnings
 from collections.abc import AsyncIterable, Awaitable, Iterable
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
-from walengine.sinks._core import KEPT, Core, State, with_note
+from walengine.sinks._core import KEPT, Core, State, warn_not_closed, with_note
 from walengine.sinks._destination import Destination
 from walengine.sinks.errors import BackpressureError, SinkError
 
@@ -336,12 +335,7 @@ class AsyncShell(Generic[T]):
         core = self.core
         if core.state is State.CLOSED or not core.items:
             return
-        warnings.warn(
-            f"{core.name} was not closed; items that were not written: {len(core.items)}. "
-            "Call await aclose(), or use async with",
-            ResourceWarning,
-            stacklevel=2,
-        )
+        warn_not_closed(core, "Call await aclose(), or use async with")
 
     def after_fork_in_child(self) -> None:
         """Become an empty sink: what was buffered is the parent's."""

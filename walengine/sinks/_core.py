@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Callable
 from enum import Enum
 from itertools import accumulate
@@ -234,3 +235,12 @@ def with_note(error: Exception, note: str) -> None:
     """Have the traceback tell more, once for each error object."""
     if note not in getattr(error, "__notes__", ()):
         error.add_note(note)
+
+
+def warn_not_closed(core: Core[T], remedy: str) -> None:
+    """Warn of a sink that ends with items that nobody can write any more."""
+    warnings.warn(
+        f"{core.name} was not closed; items that were not written: {len(core.items)}. {remedy}",
+        ResourceWarning,
+        stacklevel=3,
+    )

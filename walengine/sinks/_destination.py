@@ -7,27 +7,34 @@ it buffered flushed.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 T = TypeVar("T")
 
 
-class Destination(Generic[T]):
+class Destination(ABC, Generic[T]):
     """Takes batches, whole or in parts.
 
     ``write`` is called with the leading items of the buffer until it succeeds; between two attempts
     items are only added behind. A destination that can have part of a batch remembers how far it
     came, goes on from there, and tells ``taken``.
+
+    Attributes:
+        needs_network: A write takes what may be gone when a sink is collected or the interpreter
+            ends: the sink then warns of what is buffered, and does not write it.
     """
+
+    needs_network: ClassVar[bool] = False
 
     def admit(self, item: T) -> T:
         """Return the item as it is to be buffered, or raise if it can never be written."""
         return item
 
+    @abstractmethod
     def write(self, batch: list[T]) -> Awaitable[None] | None:
         """Take the batch, at once or (in asynchronous sinks) when the awaitable is done."""
-        raise NotImplementedError
 
     def taken(self) -> int:
         """Return how many leading items are already somewhere, though their write failed."""

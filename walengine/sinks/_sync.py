@@ -5,7 +5,8 @@ the order of calls is the order of items, and while one of them writes the other
 since a destination may come back to its own sink, by logging for one: such a nested send is
 buffered and triggers nothing, a nested flush is refused.
 
-A sink that nobody closed is flushed when it is collected and at interpreter exit. The exit is
+A sink that nobody closed is flushed when it is collected and at interpreter exit, or warned of if
+that would take a network. The exit is
 hooked here and not through weakref.finalize, whose own hook may run after the one that closes logs.
 In the child of a fork a sink is empty: what was buffered is the parent's, and the parent writes it.
 """
@@ -20,7 +21,7 @@ from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
-from walengine.sinks._core import KEPT, Core, State, with_note
+from walengine.sinks._core import KEPT, Core, State, warn_not_closed, with_note
 from walengine.sinks._destination import Destination
 from walengine.sinks.errors import BackpressureError, SinkError
 
@@ -120,9 +121,17 @@ class Shell(Generic[T]):
 
     def finish(self) -> None:
         """Flush a sink that nobody closed; there is no caller to tell of a failure."""
+        if self.destination.needs_network:
+            self.warn_of_the_rest()
+            return
         error = self.flush_left()
         if error is not None:
             self.tell_loss(error)
+
+    def warn_of_the_rest(self) -> None:
+        """Say that nobody closed a sink that needs a network: it is not waited for."""
+        if self.core.state is not State.CLOSED and self.core.items:
+            warn_not_closed(self.core, "Call close(), or use it in a with block")
 
     def flush_left(self) -> Exception | None:
         """Flush what is left in a sink that nobody closed; return what went wrong."""
@@ -200,8 +209,9 @@ open_shells: WeakSet[Shell[Any]] = WeakSet()
 def _at_exit() -> None:
     """Flush what nobody closed, in rounds: a sink may feed one that had its turn before."""
     failed: dict[Shell[Any], Exception] = {}
-    for _ in range(len(open_shells)):
-        left = [shell for shell in open_shells if shell.core.items and shell not in failed]
+    flushed = [shell for shell in open_shells if not shell.destination.needs_network]
+    for _ in range(len(flushed)):
+        left = [shell for shell in flushed if shell.core.items and shell not in failed]
         for shell in left:
             error = shell.flush_left()
             if error is not None:
@@ -209,7 +219,9 @@ def _at_exit() -> None:
         if not left:
             break
     for shell in list(open_shells):
-        if shell.core.items and shell not in failed:
+        if shell.destination.needs_network:
+            shell.warn_of_the_rest()
+        elif shell.core.items and shell not in failed:
             failed[shell] = SinkError("sinks feed each other in a circle")
     for shell, error in failed.items():
         shell.tell_loss(error)

@@ -25,7 +25,7 @@ from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from walengine.buffer.errors import ObjectTooLargeError, StorageError, UnsupportedStoreError
+from walengine.buffer.errors import StorageError, UnsupportedStoreError
 from walengine.buffer.store.port import (
     NOT_MODIFIED,
     Data,
@@ -33,7 +33,9 @@ from walengine.buffer.store.port import (
     StoredObject,
     Unchanged,
     check_name,
+    check_open,
     check_prefix,
+    check_size,
 )
 from walengine.buffer.store_config import (
     AwsObjectStoreConfig,
@@ -216,12 +218,12 @@ class CloudStore:
     async def _read(self, name: str, found: GetResult, max_bytes: int | None) -> bytes:
         """Read the body, which must be as long as its head says, and no longer than allowed."""
         size_bytes = found.meta["size"]
-        self._refuse_large(name, size_bytes, max_bytes)
+        check_size(self.url, name, size_bytes, max_bytes)
         parts = []
         read_bytes = 0
         async for part in found.stream(min_chunk_size=_CHUNK_BYTES):
             read_bytes += len(part)
-            self._refuse_large(name, read_bytes, max_bytes)
+            check_size(self.url, name, read_bytes, max_bytes)
             parts.append(part)
         if read_bytes != size_bytes:
             raise StorageError(
@@ -238,19 +240,10 @@ class CloudStore:
             )
         return str(etag)
 
-    def _refuse_large(self, name: str, size_bytes: int, max_bytes: int | None) -> None:
-        if max_bytes is not None and size_bytes > max_bytes:
-            raise ObjectTooLargeError(
-                f"{self.url}: {name} has more than the {max_bytes} bytes allowed",
-                object=name,
-                max_bytes=max_bytes,
-            )
-
     @contextmanager
     def _failing(self, verb: str, name: str, *, writes: bool = False) -> Iterator[None]:
         """Turn what obstore raises in the block into a StorageError without secrets."""
-        if getattr(self, "_closed", False):
-            raise StorageError(f"{self.url}: the store is closed; open it again")
+        check_open(self.url, is_closed=getattr(self, "_closed", False))
         try:
             yield
         except (self._failures.BaseError, OSError) as error:

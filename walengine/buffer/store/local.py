@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-from walengine.buffer.errors import ObjectTooLargeError, StorageError
+from walengine.buffer.errors import StorageError
 from walengine.buffer.store._files import (
     etag_of,
     etag_of_file,
@@ -45,7 +45,9 @@ from walengine.buffer.store.port import (
     StoredObject,
     Unchanged,
     check_name,
+    check_open,
     check_prefix,
+    check_size,
 )
 
 T = TypeVar("T")
@@ -196,8 +198,7 @@ class LocalStore:
     # ---- in the threads --------------------------------------------------------------------------
 
     async def _run(self, step: Callable[..., T], *arguments: object) -> T:
-        if self._closed:
-            raise StorageError(f"{self.url}: the store is closed; open it again")
+        check_open(self.url, is_closed=self._closed)
         if self._pid != os.getpid():
             raise StorageError(f"{self.url}: opened in the parent process; open it in this one")
         return await asyncio.get_running_loop().run_in_executor(self._pool, step, *arguments)
@@ -206,9 +207,9 @@ class LocalStore:
         with self._failing("read", name), self._file(name) as (descriptor, size_bytes):
             if descriptor is None:
                 return None
-            self._refuse_large(name, size_bytes, max_bytes)
+            check_size(self.url, name, size_bytes, max_bytes)
             data = read_all(descriptor, size_bytes, max_bytes)
-            self._refuse_large(name, len(data), max_bytes)
+            check_size(self.url, name, len(data), max_bytes)
             return data
 
     def _head(self, name: str) -> ObjectInfo | None:
@@ -348,14 +349,6 @@ class LocalStore:
                 except FileNotFoundError:
                     return None
         return self._made()
-
-    def _refuse_large(self, name: str, size_bytes: int, max_bytes: int | None) -> None:
-        if max_bytes is not None and size_bytes > max_bytes:
-            raise ObjectTooLargeError(
-                f"{self.url}: {name} has more than the {max_bytes} bytes allowed",
-                object=name,
-                max_bytes=max_bytes,
-            )
 
     @contextlib.contextmanager
     def _failing(self, verb: str, name: str, progress: _Progress | None = None) -> Iterator[None]:

@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
-from walengine.buffer.errors import ObjectTooLargeError, StorageError
 from walengine.buffer.store.port import (
     NOT_MODIFIED,
     Data,
@@ -16,7 +16,9 @@ from walengine.buffer.store.port import (
     StoredObject,
     Unchanged,
     check_name,
+    check_open,
     check_prefix,
+    check_size,
 )
 
 
@@ -56,19 +58,14 @@ class MemoryStore:
     @property
     def url(self) -> str:
         """``memory://`` and the name."""
-        return f"memory://{self._name}"
+        return "memory://" + quote(self._name)
 
     async def get(self, name: str, *, max_bytes: int | None = None) -> StoredObject | None:
         """Return the object, or None."""
         version = self._version(name)
         if version is None:
             return None
-        if max_bytes is not None and len(version.data) > max_bytes:
-            raise ObjectTooLargeError(
-                f"{self.url}: {name} has more than the {max_bytes} bytes allowed",
-                object=name,
-                max_bytes=max_bytes,
-            )
+        check_size(self.url, name, len(version.data), max_bytes)
         return StoredObject(version.data, version.etag)
 
     async def get_if_changed(
@@ -89,20 +86,20 @@ class MemoryStore:
 
     async def put(self, name: str, data: Data) -> None:
         """Write the object, over whatever is there."""
-        self._refuse_closed()
+        check_open(self.url, is_closed=self._closed)
         with self._objects.lock:
             self._write(check_name(name), data)
 
     async def create(self, name: str, data: Data) -> str | None:
         """Write the object only if there is none."""
-        self._refuse_closed()
+        check_open(self.url, is_closed=self._closed)
         with self._objects.lock:
             absent = check_name(name) not in self._objects.versions
             return self._write(name, data) if absent else None
 
     async def replace(self, name: str, data: Data, etag: str) -> str | None:
         """Write the object only if the one there has this etag."""
-        self._refuse_closed()
+        check_open(self.url, is_closed=self._closed)
         with self._objects.lock:
             version = self._objects.versions.get(check_name(name))
             matches = version is not None and version.etag == etag
@@ -110,7 +107,7 @@ class MemoryStore:
 
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """Yield what is below prefix."""
-        self._refuse_closed()
+        check_open(self.url, is_closed=self._closed)
         below = check_prefix(prefix) and prefix + "/"
         with self._objects.lock:
             found = [item for item in self._objects.versions.items() if item[0].startswith(below)]
@@ -119,7 +116,7 @@ class MemoryStore:
 
     async def delete(self, name: str) -> None:
         """Delete the object; one that is not there is no error."""
-        self._refuse_closed()
+        check_open(self.url, is_closed=self._closed)
         with self._objects.lock:
             self._objects.versions.pop(check_name(name), None)
 
@@ -128,7 +125,7 @@ class MemoryStore:
         self._closed = True
 
     def _version(self, name: str) -> _Version | None:
-        self._refuse_closed()
+        check_open(self.url, is_closed=self._closed)
         with self._objects.lock:
             return self._objects.versions.get(check_name(name))
 
@@ -136,7 +133,3 @@ class MemoryStore:
         etag = f"m{next(self._objects.etags)}"
         self._objects.versions[name] = _Version(bytes(data), etag, time.time_ns() // 1_000_000)
         return etag
-
-    def _refuse_closed(self) -> None:
-        if self._closed:
-            raise StorageError(f"{self.url}: the store is closed; open it again")

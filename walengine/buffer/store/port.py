@@ -37,6 +37,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
+from walengine.buffer.errors import ObjectTooLargeError, StorageError
+
 NAME_BYTES_MAX: Final = 1024
 """Longest name in bytes of UTF-8; the limit of S3."""
 
@@ -194,6 +196,30 @@ def check_name(name: str) -> str:
     if not name:
         raise ValueError("an object's name must not be empty")
     return _checked(name, "object name")
+
+
+def check_size(url: str, name: str, size_bytes: int, max_bytes: int | None) -> None:
+    """Refuse an object that is larger than its reader wants.
+
+    Raises:
+        ObjectTooLargeError: It is.
+    """
+    if max_bytes is not None and size_bytes > max_bytes:
+        raise ObjectTooLargeError(
+            f"{url}: {name} has more than the {max_bytes} bytes allowed",
+            object=name,
+            max_bytes=max_bytes,
+        )
+
+
+def check_open(url: str, *, is_closed: bool) -> None:
+    """Refuse a call to a closed store.
+
+    Raises:
+        StorageError: It is closed.
+    """
+    if is_closed:
+        raise StorageError(f"{url}: the store is closed; open it again")
 
 
 def check_prefix(prefix: str) -> str:

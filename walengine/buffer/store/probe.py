@@ -55,12 +55,19 @@ class OpenedStore:
     clock: ClockReading
 
 
-# By what identifies a bucket. A process that forks keeps what it knows: buckets do not change.
-_known: dict[object, ClockReading] = {}
+CLOCK_SET_MS = 1000
+"""A machine's clock that has moved by so much against passing time was set."""
+
+# By what identifies a bucket: the reading, and where this machine's clock stood then. A process
+# that forks keeps what it knows: buckets do not change.
+_known: dict[object, tuple[ClockReading, int]] = {}
 
 
 async def open_store(config: ObjectStoreConfig) -> OpenedStore:
     """Open the store; the first time in this process a bucket is probed.
+
+    And again when this machine's clock was set since then: the reading is wrong by as much, and a
+    collector that is ahead of the store's clock takes what is about to be listed.
 
     Raises:
         UnsupportedStoreError: It ignores a condition, or its package is missing.
@@ -70,13 +77,14 @@ async def open_store(config: ObjectStoreConfig) -> OpenedStore:
     if isinstance(config, (LocalObjectStoreConfig, InMemoryObjectStoreConfig)):
         return OpenedStore(store, ClockReading(0, 0))
     key = (config.url, getattr(config, "endpoint", None))
-    if key not in _known:
+    if key not in _known or abs(_known[key][1] - _clock_stands_ms()) > CLOCK_SET_MS:
+        stands_ms = _clock_stands_ms()
         try:
-            _known[key] = await probe(store)
+            _known[key] = await probe(store), stands_ms
         except BaseException:
             await store.aclose()
             raise
-    return OpenedStore(store, _known[key])
+    return OpenedStore(store, _known[key][0])
 
 
 def make_store(config: ObjectStoreConfig) -> ObjectStore:
@@ -150,3 +158,16 @@ def _reading(before_ms: int, after_ms: int, stored_ms: int) -> ClockReading:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _clock_stands_ms() -> int:
+    """Return this machine's time less the time that has passed: it changes when the clock is set.
+
+    Passed since the machine started, its sleep included where the system counts that; elsewhere a
+    sleep looks like a clock that was set, and costs a probe.
+    """
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        passed_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    else:
+        passed_ns = time.monotonic_ns()
+    return _now_ms() - passed_ns // 1_000_000

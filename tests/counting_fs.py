@@ -2,7 +2,8 @@
 
 Arguments: the directory that holds the files, the mount point. At the end, on SIGTERM, it prints
 how many fsyncs and how many creations it has seen. io_uring's operations arrive here like any
-other, which strace cannot say of itself. It has no O_TMPFILE and no fallocate.
+other, which strace cannot say of itself. It has no O_TMPFILE and no fallocate, and a directory's
+syncs are not counted.
 """
 
 # ruff: noqa: ARG002 (FUSE gives more than one file needs)
@@ -54,6 +55,14 @@ class Counting(mfusepy.Operations):
 
     def write(self, path: str, data: bytes, offset: int, fi: mfusepy.fuse_file_info) -> int:
         return os.pwrite(fi.fh, data, offset)
+
+    def mkdir(self, path: str, mode: int) -> int:
+        Path(self.real(path)).mkdir(mode)
+        return 0
+
+    def chmod(self, path: str, mode: int) -> int:
+        Path(self.real(path)).chmod(mode)
+        return 0
 
     def truncate(self, path: str, length: int, fi: mfusepy.fuse_file_info | None = None) -> int:
         os.truncate(self.real(path), length)

@@ -1,0 +1,88 @@
+"""docs/BUFFER.md: what it shows runs, and what it lists is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from databases import PostgresPlace
+
+from walengine.buffer import ConsumerConfig, ProducerConfig, SqliteSink
+from walengine.buffer.database import _postgres_tables as tables
+from walengine.cli.buffer import buffer
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGE = (ROOT / "docs" / "BUFFER.md").read_text(encoding="utf-8")
+
+
+def block(language: str) -> str:
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return found
+
+
+def test_the_program_runs(tmp_path):
+    command = [sys.executable, "-W", "error", "-c", block("python")]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as database:
+        rows = database.execute("SELECT shop, text FROM orders ORDER BY rowid").fetchall()
+    assert rows == [("shop 7", "order 1"), ("shop 7", "order 2")]
+
+
+def test_the_commands_run(tmp_path):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    outputs = []
+    for line in block("console").replace("\\\n", "").splitlines():
+        command = ["sh", "-c", line.removeprefix("$ ")]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=os.environ | {"PATH": path}, capture_output=True, check=False
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        outputs.append(done.stdout)
+    assert outputs[3] == b"durable 1\n"
+    assert outputs[4] == b'{"id": 4, "who": "Ann"}\n'
+
+
+def test_the_file_is_a_configuration_of_both_sides():
+    values = tomllib.loads(block("toml"))
+    producer, consumer = values.pop("producer"), values.pop("consumer")
+    assert ProducerConfig.from_dict(values | producer).flush_interval_s == 1
+    assert ConsumerConfig.from_dict(values | consumer).gc_grace_period_s == 1800
+
+
+def test_the_tables_are_the_ones_that_a_sink_makes(postgres_server):
+    def plain(text: str) -> list[str]:
+        names = text.replace("IF NOT EXISTS ", "").replace("{state}", "walengine_state")
+        return names.replace("{identities}", "walengine_state_identities").split()
+
+    shown = [plain(part) for part in block("sql").split(";") if "CREATE" in part]
+    made = (tables.MAKE_STATE, tables.MAKE_IDENTITIES, tables.MAKE_INDEX)
+    assert shown == [plain(part) for part in made]
+    place = PostgresPlace(postgres_server)
+    try:
+        role = f"feeder_{place.name}"
+        place.execute(f"CREATE ROLE {role}")
+        with psycopg.connect(place.conninfo) as connection:
+            connection.execute(block("sql").replace("feeder", role))
+            connection.execute(f"DROP OWNED BY {role}")
+            connection.execute(f"DROP ROLE {role}")
+    finally:
+        place.drop()
+
+
+@pytest.mark.parametrize("command", sorted(set(buffer.commands) - {"manifest"}))
+def test_every_command_is_on_the_page(command):
+    assert f"| `walengine buffer {command}` |" in PAGE
+
+
+def test_every_argument_of_a_sink_is_on_the_page():
+    options = ("dedupe_retention", "stall_timeout", "lock_timeout", "state_table", "name", "queue")
+    assert [name for name in options if f"`{name}`" not in PAGE] == []
+    assert SqliteSink.__init__.__kwdefaults__.keys() < {*options, "self"}
