@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from needs import needs_linux
+from needs import needs_linux, needs_ring
 from processes import command
-from rings import PROVIDERS, needs_ring
+from rings import PROVIDERS
 
 TESTS = Path(__file__).resolve().parent.parent
 

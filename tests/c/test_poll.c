@@ -7,6 +7,7 @@
  * (a loop that sleeps through the news fails here after PATIENCE_MS), and what the poll calls
  * durable is found again.
  */
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -354,6 +355,38 @@ static void a_closed_writer_says_so(void) {
     remove_directory();
 }
 
+/*
+ * Once notify has returned from -1 the number may be another file's: nothing may be written to it.
+ * The worker raises the descriptor at the very moment at which the loop takes it away.
+ */
+static void nobody_elses_file_is_written_one(void) {
+    struct loop loop = open_loop(0);
+    char name[96];
+    wal_error error;
+    uint32_t length = 10, taken;
+    uint64_t lsn;
+    (void)snprintf(name, sizeof name, "%s/victim", directory);
+    int victim = open(name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    CHECK(victim >= 0);
+    for (uint64_t rounds = check_scaled(1000); rounds > 0; rounds--) {
+        (void)wal_writer_append_batch(loop.writer, bytes, &length, NULL, 1,
+                                      WAL_DURABLE | WAL_NO_WAIT, &lsn, &taken, &error);
+        for (volatile uint64_t spin = check_below(&chance, 20000); spin > 0; spin--) continue;
+        CHECK_EQ(wal_writer_notify(loop.writer, -1, &error), 0);
+        CHECK_EQ(dup2(victim, loop.bell), loop.bell);
+        CHECK_EQ(wal_writer_commit(loop.writer, 0, 0, &error), 0);
+        CHECK_EQ(lseek(victim, 0, SEEK_END), 0);
+        int bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        CHECK_EQ(dup2(bell, loop.bell), loop.bell);
+        CHECK_EQ(close(bell), 0);
+        CHECK_EQ(wal_writer_notify(loop.writer, loop.bell, &error), 0);
+    }
+    CHECK_EQ(close(victim), 0);
+    close_loop(&loop);
+}
+
+static void nobody_elses_file_is_written(void) { in_every_mode(nobody_elses_file_is_written_one); }
+
 int main(void) {
     chance = check_seed();
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (char)('a' + i % 26);
@@ -364,6 +397,7 @@ int main(void) {
     RUN(late_completions_ring);
     RUN(after_a_reopen_it_goes_on);
     RUN(a_closed_writer_says_so);
+    RUN(nobody_elses_file_is_written);
     COUNT("records", records);
     COUNT("bells", bells);
     COUNT("polls", polls);
