@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from crc32c import crc32c
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 Check = Callable[[int], None]
 """Raises if a record of so many bytes is not taken."""
+
+
+def with_checksum(record: bytes) -> tuple[bytes, int]:
+    """Return the record with its CRC32C, computed in the caller's thread."""
+    return record, crc32c(record)
 
 
 def copied(data: ReadableBuffer, check: Check) -> bytes:

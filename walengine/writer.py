@@ -11,13 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from crc32c import crc32c
-
 from walengine import _lifecycle
 from walengine._appending import Appending
 from walengine._handover import State
 from walengine._opening import log_recovery, open_native, snapshot
-from walengine._records import copied_all
+from walengine._records import copied_all, with_checksum
 from walengine.backend import log_backend
 from walengine.config import IoUringConfig, WalConfig, normalised
 from walengine.errors import WalError
@@ -120,7 +118,7 @@ class PortableWalWriter(Appending):
             WalError: As for ``append``.
         """
         record = data if type(data) is bytes else self._copied(data)
-        return self._append((record, crc32c(record)), len(record))
+        return self._append(with_checksum(record), len(record))
 
     def append_batched(self, data: ReadableBuffer) -> int:
         """Stage one record in memory.
@@ -168,7 +166,7 @@ class PortableWalWriter(Appending):
         """
         record = data if type(data) is bytes else self._copied(data)
         size = len(record)
-        item = (record, crc32c(record))
+        item = with_checksum(record)
         with self._stage_lock:
             if size > self._limit:
                 raise self._refusal(size)

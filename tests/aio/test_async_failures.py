@@ -57,7 +57,7 @@ def test_a_failed_sync_wakes_everybody_once_with_the_same_error(with_wal):
         assert len(set(map(id, woken))) == 1
         error = woken[0]
         assert (error.durable_lsn, error.errno) == (1, errno.EIO)
-        # The background fills the tail with zeros, and its sync may have been the one that failed.
+        # The background thread syncs too: if it met the failure first, nothing had been appended.
         assert error.lost in (range(2, TASKS + 6), range(2, 2))
         for call in (
             wal.append_durable(b"x"),

@@ -11,11 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from crc32c import crc32c
-
 from walengine._handover import State
 from walengine._opening import snapshot
-from walengine._records import copied_all
+from walengine._records import copied_all, with_checksum
 from walengine.aio._base import AsyncBase
 from walengine.config import IoUringConfig, WalConfig
 from walengine.errors import WalError, WalFullError, WalPoisonedError
@@ -119,7 +117,7 @@ class AsyncWalWriter(AsyncBase):
             WalError: As for ``append``.
         """
         record = self._taken(data)
-        return await self._append((record, crc32c(record)), len(record))
+        return await self._append(with_checksum(record), len(record))
 
     async def append_durable(self, data: ReadableBuffer) -> Lsn:
         """Append one record, behind what is staged, and return when it is synced.
@@ -185,7 +183,7 @@ class AsyncWalWriter(AsyncBase):
             WalError: As for ``append_batched``.
         """
         record = self._taken(data)
-        return await self._append_batched((record, crc32c(record)), len(record))
+        return await self._append_batched(with_checksum(record), len(record))
 
     async def append_many(
         self,
