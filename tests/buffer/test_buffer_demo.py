@@ -6,9 +6,12 @@ import json
 import sqlite3
 from contextlib import closing
 
+import pytest
 from processes import cli, ends
 
 from walengine.buffer import demo
+
+pytestmark = pytest.mark.not_quick
 
 
 def test_the_demo_moves_every_line_once(tmp_path, scaled, count):

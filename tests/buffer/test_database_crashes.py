@@ -30,6 +30,8 @@ from databases import (
 
 from walengine.buffer import DatabaseError, SequenceGapError
 
+pytestmark = pytest.mark.not_quick
+
 # Processes come from one that has this package loaded, and no threads: forking pytest is not safe.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["databases"])

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from postgres_server import fresh_database
 
+pytestmark = pytest.mark.not_quick
+
 CHILD = Path(__file__).parent / "end_to_end_child.py"
 FENCED = 7
 

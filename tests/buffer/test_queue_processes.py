@@ -21,6 +21,8 @@ from queue_child import store_of
 from walengine.buffer import AsyncConsumer, ConsumerConfig
 from walengine.buffer.location import identity_of
 
+pytestmark = pytest.mark.not_quick
+
 CHILD = Path(__file__).parent / "queue_child.py"
 PRODUCERS = 6
 SECONDS = 10

@@ -67,6 +67,7 @@ def test_the_same_seed_gives_the_same_trace_in_another_process(seed):
     assert printed.strip() == str([verdict.trace for verdict in run_all(seeds)])
 
 
+@pytest.mark.not_quick
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_each_mutant_is_caught(mutant, seed, count):
     """Goal: the simulation can fail. Method: switch a guard off, and count seeds until it does."""
