@@ -12,6 +12,8 @@ from needs import needs_ring
 from rings import PROVIDERS, each_provider
 from traces import between_marks, count, traced
 
+pytestmark = pytest.mark.not_quick
+
 FLUSHES = 20
 CALLS = (
     "io_uring_setup,io_uring_enter,io_uring_register,"

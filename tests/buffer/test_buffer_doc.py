@@ -19,6 +19,8 @@ from walengine.buffer import ConsumerConfig, ProducerConfig, SqliteSink
 from walengine.buffer.database import _postgres_tables as tables
 from walengine.cli.buffer import buffer
 
+pytestmark = pytest.mark.not_quick
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE = (ROOT / "docs" / "BUFFER.md").read_text(encoding="utf-8")
 

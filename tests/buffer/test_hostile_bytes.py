@@ -16,6 +16,8 @@ from walengine.buffer import FormatError
 from walengine.buffer.batch import decode_batch
 from walengine.buffer.manifest import Manifest
 
+pytestmark = pytest.mark.not_quick
+
 HERE = Path(__file__).parent
 GOLDEN = sorted((HERE.parent / "golden" / "buffer_v1").glob("*.bin"))
 

@@ -15,6 +15,8 @@ from processes import output_of, run
 
 import walengine
 
+pytestmark = pytest.mark.not_quick
+
 PROGRAM = Path(__file__).with_name("idle_kills.py")
 
 APPEND_AND = """

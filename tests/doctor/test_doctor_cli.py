@@ -23,6 +23,8 @@ from walengine import IoUringConfig, PortableWalWriter, WalConfig
 from walengine.doctor import Level, Report, State, examine
 from walengine.doctor.trial import attempt
 
+pytestmark = pytest.mark.not_quick
+
 SMALL = 1 << 20
 
 
