@@ -48,6 +48,7 @@ enum wal_mutant {
     WAL_MUTANT_M12_NO_LOCK,            /* the lock is not taken */
     WAL_MUTANT_D1_ACK_BEHIND_HOLE,     /* direct: a finished group is published before older ones */
     WAL_MUTANT_D2_APPEND_BEHIND_FLYING, /* an append does not hand over a write still in flight */
+    WAL_MUTANT_D3_TORN_SLOT_REWRITTEN,  /* a damaged slot of META is not cleared before its write */
     WAL_MUTANT_F1_APPEND_PLAIN,         /* direct: an immediate append is not RWF_DSYNC */
     WAL_MUTANT_F2_APPEND_NOT_PADDED,    /* strict sectors: an immediate append is not padded */
     WAL_MUTANT_F3_RECOVER_CACHED,       /* recovery believes the page cache */

@@ -105,6 +105,20 @@ int wal_meta_create(struct wal_io *io, struct wal_meta *meta, wal_error *error) 
     return 0;
 }
 
+/*
+ * A slot is damaged where only a part of a write arrived. Its first sector may be the one of a trim
+ * that failed, checksum and all, that lacks nothing but the rest of the slot: and the next write
+ * brings that rest, even if it fails too. Then a trim would be back that the log had been opened
+ * without. So such a slot is first filled with what no valid one has in any sector, and synced.
+ */
+static int clear_slot(struct wal_io *io, int file, int slot) {
+    char nothing[WAL_BLOCK_BYTES];
+    memset(nothing, 0xff, sizeof nothing);
+    uint64_t offset = (uint64_t)slot * WAL_BLOCK_BYTES;
+    int result = wal_write_block(io, file, offset, nothing, sizeof nothing);
+    return result == 0 ? wal_io_sync(io, file) : result;
+}
+
 int wal_meta_set_trim(struct wal_io *io, struct wal_meta *meta, uint64_t trim_lsn,
                       wal_error *error) {
     struct wal_place place = {.file = META_NAME, .lsn = trim_lsn};
@@ -114,11 +128,16 @@ int wal_meta_set_trim(struct wal_io *io, struct wal_meta *meta, uint64_t trim_ls
     encode(&next);
     int file = wal_io_open(io, META_NAME, WAL_IO_WRITE);
     if (file < 0) return wal_fail_os(error, file, place, "cannot open META");
-    int slot = 1 - meta->slot;
-    int result = write_slot(io, file, slot, &next);
+    int slot = 1 - meta->slot; /* the damaged one, if there is one */
+    int result = 0;
+    if (meta->damaged_slots > 0 && !WAL_MUTANT(D3_TORN_SLOT_REWRITTEN)) {
+        result = clear_slot(io, file, slot);
+    }
+    if (result == 0) result = write_slot(io, file, slot, &next);
     if (result == 0) result = wal_io_sync(io, file);
     if (result == 0) {
         meta->disk = next;
+        meta->damaged_slots = 0;
         WAL_FAIL_POINT("trim.meta_synced");
         (void)write_slot(io, file, meta->slot,
                          &next); /* a copy against rot; the first one counts */

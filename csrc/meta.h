@@ -3,7 +3,8 @@
  *
  * An update writes the older slot, syncs, and then writes the other one too, un-synced: the second
  * copy is for bit rot, the first for crashes. So after a clean life both slots say the same, and
- * one flipped bit in either costs nothing.
+ * one flipped bit in either costs nothing. A slot that was found damaged is cleared, and synced,
+ * before it is written again (meta.c says why).
  */
 #ifndef WALENGINE_META_H
 #define WALENGINE_META_H

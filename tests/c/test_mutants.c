@@ -12,6 +12,7 @@
 #include "hostile.h"
 #include "io_errors.h"
 #include "power.h"
+#include "trims.h"
 
 /* What a child says through the pipe. */
 struct verdict {
@@ -64,6 +65,14 @@ static void hostile_suite(struct verdict *verdict) {
     snprintf(verdict->first, sizeof(verdict->first), "%.500s", result.first);
 }
 
+static void trims_suite(struct verdict *verdict) {
+    struct trims_result result;
+    trims_run(check_seed(), 2000, &result);
+    verdict->violations = result.violations;
+    verdict->tried = result.histories;
+    snprintf(verdict->first, sizeof(verdict->first), "%.500s", result.first);
+}
+
 struct suite {
     const char *name;
     void (*run)(struct verdict *verdict);
@@ -76,6 +85,7 @@ static const struct suite ring_slow = {"power_loss, ring", power_ring, true};
 static const struct suite direct = {"power_loss, direct", power_direct, false};
 static const struct suite io_errors = {"io_errors", io_error_suite, false};
 static const struct suite hostile = {"hostile", hostile_suite, false};
+static const struct suite trims = {"trims", trims_suite, false};
 
 static const struct {
     enum wal_mutant mutant;
@@ -96,6 +106,7 @@ static const struct {
     {WAL_MUTANT_M12_NO_LOCK, "M12 no lock", &hostile},
     {WAL_MUTANT_D1_ACK_BEHIND_HOLE, "D1 acknowledge behind a hole", &direct},
     {WAL_MUTANT_D2_APPEND_BEHIND_FLYING, "D2 append behind a flying write", &ring_slow},
+    {WAL_MUTANT_D3_TORN_SLOT_REWRITTEN, "D3 a torn slot of META is written over", &trims},
     {WAL_MUTANT_F1_APPEND_PLAIN, "F1 a direct write without DSYNC", &direct},
     {WAL_MUTANT_F2_APPEND_NOT_PADDED, "F2 append not padded", &power},
     {WAL_MUTANT_F3_RECOVER_CACHED, "F3 recovery reads the cache", &power},
