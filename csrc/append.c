@@ -1,10 +1,11 @@
 /*
  * Appending: records become frames, frames go to the tail, commits make them durable.
  *
- * A frame takes records until it holds 1 MiB; a larger record has a frame of its own. Under commit
- * alignment 4096 every frame is padded, but for those inside an atomic group: any thread may sync
- * between two frames, and no acknowledged sector may be written again. An atomic group is handed
- * over while the mutex is held from first to last, so a sync covers it whole or not at all.
+ * A frame takes records until it holds 1 MiB, or a quarter of a segment; a larger record has a frame
+ * of its own. Under commit alignment 4096 every frame is padded, but for those inside an atomic
+ * group: any thread may sync between two frames, and no acknowledged sector may be written again. An
+ * atomic group is handed over while the mutex is held from first to last, so a sync covers it whole
+ * or not at all.
  */
 #include <assert.h>
 #include <errno.h>
@@ -25,15 +26,22 @@ struct batch {
     uint64_t first_lsn; /* 0 until the first frame is handed over */
 };
 
+/* Small records never make a frame that needs a segment larger than the others. */
+static uint64_t frame_payload_max(const struct wal_writer *writer) {
+    uint64_t share = writer->options.segment_bytes / 4;
+    return share < WAL_FRAME_PAYLOAD_MAX ? share : WAL_FRAME_PAYLOAD_MAX;
+}
+
 /* How many of the next records go into one frame, and how many bytes they have. */
-static uint32_t plan_frame(const struct batch *batch, uint32_t from, uint64_t *record_bytes,
-                           uint64_t *payload_bytes) {
+static uint32_t plan_frame(const struct wal_writer *writer, const struct batch *batch,
+                           uint32_t from, uint64_t *record_bytes, uint64_t *payload_bytes) {
+    uint64_t most = frame_payload_max(writer);
     uint64_t each = batch->crcs != NULL ? 8 : 4;
     uint64_t records = batch->lengths[from];
     uint32_t count = 1;
     while (from + count < batch->count) {
         uint64_t more = records + batch->lengths[from + count];
-        if (more + (count + 1) * each > WAL_FRAME_PAYLOAD_MAX) break;
+        if (more + (count + 1) * each > most) break;
         records = more;
         count++;
     }
@@ -47,7 +55,7 @@ static uint64_t plan_room(const struct wal_writer *writer, const struct batch *b
     uint64_t record_bytes, payload_bytes, need = 0;
     uint32_t from = batch->taken;
     do {
-        from += plan_frame(batch, from, &record_bytes, &payload_bytes);
+        from += plan_frame(writer, batch, from, &record_bytes, &payload_bytes);
         need += wal_frame_bytes(writer, payload_bytes);
     } while ((batch->flags & WAL_ATOMIC) && from < batch->count);
     return need;
@@ -88,7 +96,7 @@ static uint16_t frame_flags(const struct wal_writer *writer, const struct batch 
 /* Frame the next records and hand them over. Room has been made, and memory. */
 static int put_records(struct wal_writer *writer, struct batch *batch, wal_error *error) {
     uint64_t record_bytes, payload_bytes;
-    uint32_t count = plan_frame(batch, batch->taken, &record_bytes, &payload_bytes);
+    uint32_t count = plan_frame(writer, batch, batch->taken, &record_bytes, &payload_bytes);
     uint64_t end = 0;
     for (uint32_t i = 0; i < count; i++) {
         end += batch->lengths[batch->taken + i];
@@ -147,7 +155,7 @@ static int reserve_for_group(struct wal_writer *writer, const struct batch *batc
     uint64_t record_bytes, payload_bytes;
     if (!(batch->flags & WAL_ATOMIC)) return 0;
     for (uint32_t from = 0; from < batch->count;) {
-        uint32_t count = plan_frame(batch, from, &record_bytes, &payload_bytes);
+        uint32_t count = plan_frame(writer, batch, from, &record_bytes, &payload_bytes);
         if (ensure_tables(writer, count) < 0) return out_of_memory(error);
         from += count;
     }
@@ -160,7 +168,8 @@ static int is_linked(const struct wal_writer *writer, const struct batch *batch,
     const struct wal_flight *flight = &writer->flight;
     if (!(batch->flags & WAL_DURABLE) || !writer->links || writer->direct) return 0;
     if (writer->leading || flight->first != flight->next) return 0; /* one sync at a time */
-    uint32_t next = batch->taken + plan_frame(batch, batch->taken, &record_bytes, &payload_bytes);
+    uint32_t next =
+        batch->taken + plan_frame(writer, batch, batch->taken, &record_bytes, &payload_bytes);
     int is_last = next == batch->count;
     return (is_last || (batch->flags & WAL_ATOMIC)) && wal_arena_has(&flight->arena, need);
 }
@@ -169,7 +178,7 @@ static int is_linked(const struct wal_writer *writer, const struct batch *batch,
 static int put_group(struct wal_writer *writer, struct batch *batch, uint64_t need,
                      wal_error *error) {
     uint64_t record_bytes, payload_bytes;
-    uint32_t count = plan_frame(batch, batch->taken, &record_bytes, &payload_bytes);
+    uint32_t count = plan_frame(writer, batch, batch->taken, &record_bytes, &payload_bytes);
     if (ensure_tables(writer, count) < 0) return out_of_memory(error);
     int linked = is_linked(writer, batch, need);
     if (linked || writer->direct) {

@@ -36,7 +36,7 @@ from time import perf_counter
 
 from walengine import _refusals
 from walengine._native_writer import NativeWriter
-from walengine._staging import Staged, pieces, record_bytes
+from walengine._staging import Run, Staged, pieces, record_bytes
 from walengine.errors import (
     WalError,
     WalFullError,
@@ -132,7 +132,8 @@ class HandOver:
 
         With atomic, own goes down as one group: after a crash all of it is there or nothing.
 
-        A failure puts back what C did not take, except own: those are not taken then.
+        A failure puts back what C did not take. Of own it does so with a Run, whose records then
+        are staged; else own is not taken.
         """
         self._refuse_reentry()
         try:
@@ -196,11 +197,14 @@ class HandOver:
         """Make the native calls for flight and own, the last one durable; return the last LSN."""
         self._is_synced = False
         batch: Sequence[Staged] = self._flight or ()
-        if self._own and not atomic:
-            batch = [*batch, *self._own]
-        calls = list(pieces(batch))
-        if atomic:
-            calls.append((self._own, None))  # type: ignore[arg-type]
+        own = self._own
+        if own and not atomic and not isinstance(own, Run):
+            batch = [*batch, *own]
+        calls = list(pieces(batch)) if batch else []
+        if isinstance(own, Run):
+            calls += [(part, None) for part in own.parts]
+        elif atomic:
+            calls.append((own, None))  # type: ignore[arg-type]
         if not calls:
             return self._handed
         *early, final = calls
@@ -241,6 +245,8 @@ class HandOver:
         """Put what C did not take of a broken hand-over back in front of what is staged."""
         handed = int(self._native.position().last_lsn)
         flight = self._flight or []
+        if isinstance(self._own, Run):
+            flight = [*flight, *self._own]
         rest = flight[handed - self._handed :] if self._poison is None else []
         rest_bytes = sum(map(record_bytes, rest))
         with self._stage_lock:

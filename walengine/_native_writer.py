@@ -21,6 +21,7 @@ from walengine._native import (
     wait_flags,
 )
 from walengine._native_ring import BackendInfo, backend_info, set_options
+from walengine._staging import Joined
 from walengine.config import WalConfig
 from walengine.types import LatencySummary, RecoveryReport
 
@@ -150,13 +151,13 @@ class NativeWriter:
     def _append_batch(
         self, records: Sequence[bytes], crcs: Sequence[int] | None, flags: int
     ) -> int:
-        # The arrays live until the call returns: the views below hold them.
-        lengths = _from_buffer("uint32_t[]", array("I", map(len, records)))
+        joined = records if type(records) is Joined else Joined.of(records)
+        # The arrays live until the call returns: the views hold them.
         sums = ffi.NULL if crcs is None else _from_buffer("uint32_t[]", array("I", crcs))
         code = _append_batch(
             self._handle,
-            b"".join(records),
-            lengths,
+            joined.data,
+            _from_buffer("uint32_t[]", joined.lengths),
             sums,
             len(records),
             flags,

@@ -30,11 +30,16 @@ def copied(data: ReadableBuffer, check: Check) -> bytes:
     return view.tobytes()
 
 
-def copied_all(records: Iterable[ReadableBuffer], check: Check) -> list[bytes]:
-    """Return the bytes of each, as they are now; refuse all if one is too large."""
+def listed(records: Iterable[ReadableBuffer]) -> list[ReadableBuffer]:
+    """Return the records, which may come from an iterator, as a list."""
     if isinstance(records, (str, bytes, bytearray, memoryview)):
         raise TypeError("append_many takes an iterable of records; use append for a single one")
-    copies = [data if type(data) is bytes else copied(data, check) for data in records]
+    return records if type(records) is list else list(records)
+
+
+def copied_all(records: Iterable[ReadableBuffer], check: Check) -> list[bytes]:
+    """Return the bytes of each, as they are now; refuse all if one is too large."""
+    copies = [data if type(data) is bytes else copied(data, check) for data in listed(records)]
     if copies:
         check(max(map(len, copies)))
     return copies

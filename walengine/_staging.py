@@ -8,10 +8,11 @@ over where it lies than copied into a buffer first.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, groupby
-from typing import TypeAlias
+from itertools import accumulate, chain, groupby, pairwise
+from typing import Any, TypeAlias, overload
 
 # A staged record: its bytes, or its bytes and its own CRC32C.
 Staged: TypeAlias = "bytes | tuple[bytes, int]"
@@ -21,6 +22,96 @@ Piece: TypeAlias = "tuple[Sequence[bytes], Sequence[int] | None]"
 
 JOINED_BYTES_MAX = 128 * 1024
 JOINED_RECORD_BYTES_MAX = 64 * 1024
+
+
+class Joined(Sequence[bytes]):
+    """Records back to back, as C takes them.
+
+    Attributes:
+        data: Their bytes.
+        lengths: The length of each, as 32-bit numbers.
+    """
+
+    __slots__ = ("data", "lengths")
+
+    def __init__(self, data: bytes, lengths: array[int]) -> None:
+        self.data = data
+        self.lengths = lengths
+
+    @classmethod
+    def of(cls, records: Sequence[bytes]) -> Joined:
+        """Join records."""
+        return cls(b"".join(records), array("I", map(len, records)))
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        """Cut one off, or several: what is left of a call that went wrong."""
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Cut all of them off."""
+        for begin, end in pairwise(accumulate(self.lengths, initial=0)):
+            yield self.data[begin:end]
+
+
+class Run(Sequence[bytes]):
+    """Records of one call, already joined for C: at 50 ns each half of what staging them costs.
+
+    Attributes:
+        parts: What goes down in one native call each.
+    """
+
+    __slots__ = ("_count", "parts")
+
+    def __init__(self, parts: Sequence[Joined]) -> None:
+        self.parts = parts
+        self._count = sum(map(len, parts))
+
+    @classmethod
+    def of(cls, records: Sequence[Any], record_bytes_max: int) -> Run | None:
+        """Join what is small and all of bytes; None: the records need a look at each."""
+        try:
+            lengths = array("I", map(len, records))
+            total = sum(lengths)
+            if not total or max(lengths) > min(record_bytes_max, JOINED_RECORD_BYTES_MAX):
+                return None
+            per_call = max(1, len(records) * JOINED_BYTES_MAX // total)
+            parts = [
+                Joined(b"".join(records[at : at + per_call]), lengths[at : at + per_call])
+                for at in range(0, len(records), per_call)
+            ]
+        except (TypeError, BufferError, OverflowError):
+            return None
+        # The length of a buffer of larger items is not that of its bytes.
+        is_exact = all(len(part.data) == sum(part.lengths) for part in parts)
+        return cls(parts) if is_exact else None
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        """Cut one off, or several."""
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Cut all of them off."""
+        return chain.from_iterable(self.parts)
 
 
 def record_bytes(item: Staged) -> int:

@@ -15,7 +15,8 @@ from walengine import _lifecycle
 from walengine._appending import Appending
 from walengine._handover import State
 from walengine._opening import log_recovery, open_native, snapshot
-from walengine._records import copied_all, with_checksum
+from walengine._records import copied_all, listed, with_checksum
+from walengine._staging import Run
 from walengine.backend import log_backend
 from walengine.config import IoUringConfig, WalConfig, normalised
 from walengine.errors import WalError
@@ -225,6 +226,11 @@ class PortableWalWriter(Appending):
                 stays so: do not append them again, make room and call ``flush_batch()``.
             WalPoisonedError: A write or sync failed; see ``reopen()``.
         """
+        if durable and not atomic:
+            records = listed(records)
+            if run := Run.of(records, self._record_bytes_max):
+                last = self._flush(run)
+                return range(last - len(run) + 1, last + 1)
         copies = copied_all(records, self._check)
         if atomic and copies:
             return self._append_group(copies, durable=durable)
