@@ -12,7 +12,13 @@ from players import LIMIT, Answer, Player, wait_until_quiet
 
 PEERS = ["SQLite", "LMDB", "LevelDB", "RocksDB", "persist-queue", "os.write + fdatasync"]
 THREADED = ["walengine", "walengine direct_io", *PEERS, LIMIT]
-TASKS = ["walengine asyncio", "walengine uvloop", "LevelDB in an executor"]
+TASKS = [
+    "walengine asyncio",
+    "walengine uvloop",
+    "walengine asyncio direct_io",
+    "walengine uvloop direct_io",
+    "LevelDB in an executor",
+]
 READ = ["walengine", "SQLite", "LMDB", "LevelDB", "RocksDB", "os.write + fdatasync"]
 KILLED = ["walengine", "SQLite", "LMDB", "LevelDB", "RocksDB"]
 GROWN = ["walengine", "SQLite", "LMDB", "LevelDB", "RocksDB"]

@@ -29,6 +29,8 @@ COLOURS = {
     "walengine direct_io": "#3f9bdc",
     "walengine asyncio": OURS,
     "walengine uvloop": "#3f9bdc",
+    "walengine asyncio direct_io": "#0b8f9c",
+    "walengine uvloop direct_io": "#4fbfc9",
     "C limit": "#111111",
     "fio": "#777777",
     "SQLite": "#8a6d3b",

@@ -136,7 +136,7 @@ def _tasks(rows: Rows) -> list[Ratio]:
     made = []
     for tasks, target in ((10, 1.5), (100, 8.0), (1000, 12.0)):
         peer = rows.find("tasks", "LevelDB", concurrency=tasks)
-        for loop in ("asyncio", "uvloop"):
+        for loop in ("asyncio", "uvloop", "asyncio direct_io", "uvloop direct_io"):
             mine = rows.find("tasks", f"walengine {loop}", concurrency=tasks)
             if mine and peer:
                 name = f"{tasks:,} tasks on {loop}, puts/s: walengine by LevelDB's 32 threads"

@@ -10,6 +10,8 @@ CONTENDERS = {
     "walengine pwrite": "walengine_log:WalenginePwrite",
     "walengine asyncio": "walengine_tasks:WalengineTasks",
     "walengine uvloop": "walengine_tasks:WalengineUvloop",
+    "walengine asyncio direct_io": "walengine_tasks:WalengineTasksDirect",
+    "walengine uvloop direct_io": "walengine_tasks:WalengineUvloopDirect",
     "os.write + fdatasync": "plain:Plain",
     "SQLite": "sqlite:Sqlite",
     "LMDB": "lmdb_environment:Lmdb",

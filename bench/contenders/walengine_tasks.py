@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import walengine
-from contenders.base import AsyncContender
-from contenders.walengine_log import require, ring_syncs
+from contenders.base import AsyncContender, CannotRunError
+from contenders.walengine_log import WalengineDirect, require, ring_syncs
+from walengine import WalConfig
 
 
 class WalengineTasks(AsyncContender):
@@ -18,11 +19,12 @@ class WalengineTasks(AsyncContender):
 
     name = "walengine asyncio"
     package = "walengine"
+    config = WalConfig()
 
     async def open(self, path: Path) -> None:
         """Open the log."""
         require(walengine, "AsyncWalWriter", "walengine")
-        self._wal = walengine.AsyncWalWriter(path / "log")
+        self._wal = walengine.AsyncWalWriter(path / "log", self.config)
         await self._wal.__aenter__()
 
     async def close(self) -> None:
@@ -50,4 +52,35 @@ class WalengineUvloop(WalengineTasks):
     """
 
     name = "walengine uvloop"
+    loop = "uvloop"
+
+
+class WalengineTasksDirect(WalengineTasks):
+    """A log that writes past the page cache, a group a tick, several of them at the device at once.
+
+    Options: ``IoUringConfig(direct_io=True)`` (docs/API.md).
+    """
+
+    name = "walengine asyncio direct_io"
+    config = WalengineDirect.config
+
+    async def open(self, path: Path) -> None:
+        """Open the log.
+
+        Raises:
+            CannotRunError: The filesystem has no O_DIRECT.
+        """
+        await super().open(path)
+        if not self._wal.stats().direct_io:
+            await self.close()
+            raise CannotRunError("the filesystem has no O_DIRECT")
+
+
+class WalengineUvloopDirect(WalengineTasksDirect):
+    """The same on uvloop.
+
+    Options: ``IoUringConfig(direct_io=True)``; ``uvloop.new_event_loop`` (uvloop.readthedocs.io).
+    """
+
+    name = "walengine uvloop direct_io"
     loop = "uvloop"
