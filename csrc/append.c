@@ -1,11 +1,11 @@
 /*
  * Appending: records become frames, frames go to the tail, commits make them durable.
  *
- * A frame takes records until it holds 1 MiB, or a quarter of a segment; a larger record has a frame
+ * A frame takes records until it holds 1 MiB, or a quarter of a segment; a larger record has one
  * of its own. Under commit alignment 4096 every frame is padded, but for those inside an atomic
- * group: any thread may sync between two frames, and no acknowledged sector may be written again. An
- * atomic group is handed over while the mutex is held from first to last, so a sync covers it whole
- * or not at all.
+ * group: any thread may sync between two frames, and no acknowledged sector may be written again.
+ * An atomic group is handed over while the mutex is held from first to last, so a sync covers it
+ * whole or not at all.
  */
 #include <assert.h>
 #include <errno.h>
