@@ -9,6 +9,7 @@ from typing import NamedTuple
 from walengine import errors
 from walengine._native import STATUSES, failure, ffi, lib
 from walengine._native_writer import NativeWriter
+from walengine._staging import Joined
 
 _NO_WAIT: int = lib.WAL_NO_WAIT
 _RECORD_CRC: int = lib.WAL_RECORD_CRC
@@ -75,12 +76,13 @@ class PolledWriter:
             flags |= _DURABLE
         if atomic:
             flags |= _ATOMIC
+        joined = records if type(records) is Joined else Joined.of(records)
         count = len(records)
         taken = self._taken
         code = _append_batch(
             self._handle,
-            b"".join(records) if count != 1 else records[0],
-            _from_buffer("uint32_t[]", array("I", map(len, records))),
+            joined.data,
+            _from_buffer("uint32_t[]", joined.lengths),
             sums,
             count,
             flags,

@@ -68,12 +68,14 @@ class Run(Sequence[bytes]):
 
     Attributes:
         parts: What goes down in one native call each.
+        bytes: Of all records.
     """
 
-    __slots__ = ("_count", "parts")
+    __slots__ = ("_count", "bytes", "parts")
 
     def __init__(self, parts: Sequence[Joined]) -> None:
         self.parts = parts
+        self.bytes = sum(len(part.data) for part in parts)
         self._count = sum(map(len, parts))
 
     @classmethod

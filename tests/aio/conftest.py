@@ -9,6 +9,7 @@ from engines import config
 from places import memory_path
 
 from walengine import AsyncWalWriter, WalError, _native
+from walengine.aio import writer
 
 __all__ = ["memory_path"]
 
@@ -19,6 +20,12 @@ LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 def _no_faults():
     yield
     _native._fault_clear()
+
+
+@pytest.fixture
+def short_runs(monkeypatch):
+    """Three records of one call are many already: joined, and a stage of their own."""
+    monkeypatch.setattr(writer, "RUN_RECORDS_MIN", 3)
 
 
 @pytest.fixture

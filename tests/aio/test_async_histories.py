@@ -66,7 +66,7 @@ class Life:
     def some_call(self):
         wal, history, chance = self.wal, self.history, self.chance
         size = chance.choice([0, 1, 100, 3000, 9000, 70_000 if chance.random() < 0.1 else 10])
-        count = chance.choice([0, 1, 3, 40])
+        count = chance.choice([0, 1, 3, 40, 100])
         return chance.choices(
             [
                 lambda: history.durable(wal, size),
@@ -174,6 +174,7 @@ def _left_alone():
         yield
 
 
+@pytest.mark.usefixtures("short_runs")
 def test_histories_agree_with_a_list(engine, memory_path, seed, scaled, count):
     records = waits = poisonings = 0
     for number in range(scaled(LOGS)):

@@ -124,6 +124,7 @@ def one_run(log, fault, nth, factory):
     return max(1, operations), history.waits_ended
 
 
+@pytest.mark.usefixtures("short_runs")
 def test_the_nth_operation_fails(engine, memory_path, seed, scaled, count):
     runs = waits = 0
     for fault in filter(happens, FAULTS):

@@ -29,7 +29,7 @@ from heapq import heappop, heappush
 
 from walengine._native_poll import PolledWriter
 from walengine._refusals import with_loss
-from walengine._staging import record_bytes
+from walengine._staging import Run
 from walengine.aio._stage import Stage, Waiter, fail, settle_all
 from walengine.errors import RecordTooLargeError, WalError, WalPoisonedError
 from walengine.types import Lsn
@@ -111,9 +111,9 @@ class Driver:
         """The newest LSN, staged records included."""
         return self.handed + self.staged_count
 
-    def new_stage(self, *, atomic: bool) -> Stage:
-        """Put a stage behind what is staged, for an atomic group or for what follows one."""
-        stage = Stage(atomic=atomic)
+    def new_stage(self, *, atomic: bool = False, run: Run | None = None) -> Stage:
+        """Put a stage behind what is staged: for a group or run, or for what follows one."""
+        stage = Stage(atomic=atomic, run=run)
         self.stages.append(stage)
         self.stage = stage
         return stage
@@ -207,7 +207,7 @@ class Driver:
     def _hand_over(self) -> None:
         """Hand over what there is room for; settle those who waited for no more than that."""
         if not self.stage.records and len(self.stages) > 1:
-            self.stages.pop()  # it was put behind an atomic group, and nothing came
+            self.stages.pop()  # it was put behind a closed one, and nothing came
         # Past the page cache nothing is handed over before it is synced.
         wants_sync = fused = self.is_durable_wanted or self._is_direct
         if not self._is_direct:
@@ -229,8 +229,8 @@ class Driver:
 
     def _open_stage(self) -> None:
         """Have a stage at the end that anybody may add to."""
-        if not self.stages or self.stages[-1].atomic:
-            self.new_stage(atomic=False)
+        if not self.stages or self.stages[-1].is_closed:
+            self.new_stage()
         self.stage = self.stages[-1]
 
     def _hand_over_stage(self, stage: Stage, *, fused: bool) -> bool:
@@ -277,7 +277,7 @@ class Driver:
         if taken == len(stage.records) and stage is self.stages[-1]:
             self.staged_bytes = 0
         else:
-            self.staged_bytes -= sum(map(record_bytes, stage.records[:taken]))
+            self.staged_bytes -= stage.bytes_of(taken)
         waiters, marks = stage.cut(taken)
         if any(waiters):
             self._flying.append((first, self.handed, waiters))
@@ -296,7 +296,7 @@ class Driver:
             self.stages.popleft()  # no trim makes room for it, whether its caller is there or not
         self.stages = deque(stage for stage in self.stages if stage.records)
         self._open_stage()
-        self.staged_bytes = sum(record_bytes(r) for stage in self.stages for r in stage.records)
+        self.staged_bytes = sum(stage.bytes_of(len(stage.records)) for stage in self.stages)
         self._is_wanted = self.is_durable_wanted = False
         beyond = [wait for wait in self._waits if wait[0] > self.handed]
         self._waits = sorted(wait for wait in self._waits if wait[0] <= self.handed)

@@ -1,9 +1,10 @@
 """What waits to be handed over: records in the order of their calls, and who waits for which.
 
-A stage is a run of records that goes down in one go; an atomic group is a stage of its own. Most
-records come from ``append_durable``, so their futures stand in a list beside the records and cost
-nothing else. All others are marks: a place in the stage, and a future to settle when the record
-there is handed over, or durable.
+A stage is some records in a row that go down in one go; an atomic group is a stage of its own, and
+so are many records of one call, which are joined already. Most others come from ``append_durable``,
+so their futures stand in a list beside the records and cost nothing else. All that wait otherwise
+are marks: a place in the stage, and a future to settle when the record there is handed over, or
+durable.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from walengine._staging import (
     JOINED_BYTES_MAX,
     JOINED_RECORD_BYTES_MAX,
     Piece,
+    Run,
     Staged,
     pieces,
+    record_bytes,
 )
 from walengine.errors import WalError
 from walengine.types import Lsn
@@ -44,6 +47,10 @@ class Mark(NamedTuple):
 class Stage:
     """Records that go down together, in order.
 
+    Args:
+        atomic: After a crash all of them are there or none.
+        run: The records, where one call brought many.
+
     Attributes:
         records: Bytes, or bytes with their CRC32C.
         waiters: For each record, who waits until it is durable, or None.
@@ -54,9 +61,10 @@ class Stage:
 
     __slots__ = ("atomic", "has_crcs", "marks", "records", "waiters")
 
-    def __init__(self, *, atomic: bool = False) -> None:
-        self.records: list[Staged] = []
-        self.waiters: list[Waiter | None] = []
+    def __init__(self, *, atomic: bool = False, run: Run | None = None) -> None:
+        # A Run stays one as long as all of it is here, and nothing is put behind it.
+        self.records: list[Staged] = [] if run is None else run  # type: ignore[assignment]
+        self.waiters: list[Waiter | None] = [None] * len(self.records)
         self.marks: list[Mark] = []
         self.atomic = atomic
         self.has_crcs = False
@@ -73,6 +81,11 @@ class Stage:
         self.marks.append(Mark(len(self.records) - 1, waiter, durable, owns))
 
     @property
+    def is_closed(self) -> bool:
+        """Nothing may be put behind its records."""
+        return self.atomic or isinstance(self.records, Run)
+
+    @property
     def must_be_handed(self) -> bool:
         """Somebody waits for no sync, only for the operating system to have it."""
         return any(not mark.durable for mark in self.marks)
@@ -84,6 +97,8 @@ class Stage:
         look at each.
         """
         records = self.records
+        if isinstance(records, Run):
+            return [(part, None) for part in records.parts]
         if self.atomic or not records:
             return [(records, None)] if records else []  # type: ignore[list-item]
         if self.has_crcs or max(map(len, records)) > JOINED_RECORD_BYTES_MAX:
@@ -94,12 +109,20 @@ class Stage:
         starts = range(0, len(records), per_call)
         return [(records[at : at + per_call], None) for at in starts]  # type: ignore[misc]
 
+    def bytes_of(self, count: int) -> int:
+        """Return the bytes of the first count records."""
+        records = self.records
+        if isinstance(records, Run) and count == len(records):
+            return records.bytes
+        return sum(map(record_bytes, records[:count]))
+
     def cut(self, count: int) -> tuple[list[Waiter | None], list[Mark]]:
         """Take the first count records out; return who waits for them."""
         if count == len(self.records):
             waiters, marks = self.waiters, self.marks
             self.records, self.waiters, self.marks = [], [], []
             return waiters, marks
+        self.records = list(self.records)
         waiters = self.waiters[:count]
         marks = [mark for mark in self.marks if mark.place < count]
         del self.records[:count], self.waiters[:count]

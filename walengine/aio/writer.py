@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Self
 
 from walengine._handover import State
 from walengine._opening import snapshot
-from walengine._records import copied_all, with_checksum
+from walengine._records import copied_all, listed, with_checksum
+from walengine._staging import Run
 from walengine.aio._base import AsyncBase
 from walengine.config import IoUringConfig, WalConfig
 from walengine.errors import WalError, WalFullError, WalPoisonedError
@@ -27,6 +28,8 @@ __all__ = ["AsyncWalWriter"]
 log = logging.getLogger("walengine")
 
 _running_loop = asyncio.get_running_loop
+
+RUN_RECORDS_MIN = 64  # fewer of one call go down with what others staged, in one native call
 
 
 class AsyncWalWriter(AsyncBase):
@@ -210,19 +213,25 @@ class AsyncWalWriter(AsyncBase):
                 stays so: do not append them again, make room and call ``flush_batch()``.
             WalPoisonedError: A write or sync failed; see ``reopen()``.
         """
-        copies = copied_all(records, self._check)
+        items = listed(records)
+        is_long = len(items) >= RUN_RECORDS_MIN and not atomic
+        run = Run.of(items, self._record_bytes_max) if is_long else None
+        copies = copied_all(items, self._check) if run is None else run
         self._check_usable()
         driver = self._driver
         if not copies:
             return range(driver.last_lsn + 1, driver.last_lsn + 1)
-        stage = driver.new_stage(atomic=True) if atomic else driver.stage
-        stage.records.extend(copies)
-        stage.waiters.extend([None] * len(copies))
-        driver.staged_bytes += sum(map(len, copies))
+        stage = driver.stage
+        if atomic or run is not None:
+            stage = driver.new_stage(atomic=atomic, run=run)
+        if run is None:
+            stage.records.extend(copies)
+            stage.waiters.extend([None] * len(copies))
+        driver.staged_bytes += sum(map(len, copies)) if run is None else run.bytes
         waiter: asyncio.Future[Lsn] = self._new_future()
         stage.mark_last(waiter, durable=durable, owns=False)
-        if atomic:
-            driver.new_stage(atomic=False)
+        if stage.is_closed:
+            driver.new_stage()
         driver.want(durable=durable)
         last = await waiter
         return range(last - len(copies) + 1, last + 1)
