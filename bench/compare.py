@@ -62,6 +62,11 @@ def groups(kind: str, plan: Plan) -> dict[str, Callable[[Bench], None]]:
         "puts": partial(comparisons.puts, names=comparisons.THREADED, levels=plan.concurrency),
         "tasks": comparisons.tasks,
         "batches": partial(comparisons.batches, names=batch_names),
+        "batches-at-once": partial(
+            comparisons.batches,
+            names=comparisons.BATCHED_AT_ONCE,
+            at_once=comparisons.BATCHES_AT_ONCE,
+        ),
         "staging": comparisons.staging,
         "scans": comparisons.scans,
         "verifying": comparisons.verifying,

@@ -20,11 +20,20 @@ TASKS = [
     "LevelDB in an executor",
 ]
 READ = ["walengine", "SQLite", "LMDB", "LevelDB", "RocksDB", "os.write + fdatasync"]
+BATCHED_AT_ONCE = [
+    "walengine",
+    "walengine direct_io",
+    "walengine asyncio direct_io",
+    "LMDB",
+    "LevelDB",
+    "RocksDB",
+]
 KILLED = ["walengine", "SQLite", "LMDB", "LevelDB", "RocksDB"]
 GROWN = ["walengine", "SQLite", "LMDB", "LevelDB", "RocksDB"]
 
 BATCH_RECORDS = 1000
 BATCHES_MAX = 4000  # of one slice: 1 GB
+BATCHES_AT_ONCE = 16
 LEVELDB_BEST_THREADS = 32  # as measured: its writers share a sync
 PEER_BYTES_MAX = 10**9  # a peer's largest store in the rows of opening and growing
 TAIL_RECORDS = 65_536  # 16 MiB since the last kill
@@ -65,23 +74,26 @@ def tasks(bench: Bench) -> None:
                 bench.add_puts("tasks", name, slices, level)
 
 
-def batches(bench: Bench, names: list[str]) -> None:
-    """Batches of 1,000 records, each durable before the next."""
+def batches(bench: Bench, names: list[str], at_once: int = 1) -> None:
+    """Batches of 1,000 records; each thread (or task) has one durable before its next."""
+    group = "batches" if at_once == 1 else "batches-at-once"
 
     def work(player: Player) -> Answer:
-        answer = player.ask("batches", BATCH_RECORDS, bench.plan.slice_ms, BATCHES_MAX)
+        words = ["batches", BATCH_RECORDS, bench.plan.slice_ms, BATCHES_MAX]
+        answer = player.ask(*words, *([] if at_once == 1 else [at_once]))
         player.ask("trim")
         return answer
 
-    with bench.players(names, "batches") as players:
-        what = f"durable batches of {BATCH_RECORDS:,}"
+    with bench.players(names, group) as players:
+        what = f"durable batches of {BATCH_RECORDS:,}, {at_once} at once"
         for name, slices in bench.by_turns(what, players, bench.plan.batches_rounds, work).items():
             rates = [BATCH_RECORDS * len(each["ns"]) / each["wall_ns"] * 1e9 for each in slices]
             bench.add(
-                "batches",
+                group,
                 name,
                 rates,
                 "records/s",
+                concurrency=at_once,
                 samples=sum(len(each["ns"]) for each in slices),
                 record_bytes=RECORD_BYTES,
             )

@@ -12,6 +12,7 @@ TITLES = {
     "puts": "Durable puts of 256 B from threads",
     "tasks": "Durable puts of 256 B from asyncio tasks",
     "batches": "Durable batches of 1,000 records of 256 B",
+    "batches-at-once": "The same from 16 threads or tasks at once",
     "stage": "append_batched, without the flush",
     "stage-busy": "append_batched beside a busy Python thread",
     "scan": "Reading records of 256 B into a Python loop, from the page cache",

@@ -8,7 +8,8 @@ The programs in bench/peers speak the same lines, as far as they can:
     open DIRECTORY                       make or open the store: {"wall_ns", "version"}
     puts CONCURRENCY MILLISECONDS MAX    durable puts of one record, by so many threads (or tasks),
                                          until the time or the count is over: {"wall_ns", "ns"}
-    batches RECORDS MILLISECONDS MAX     durable batches, one behind the other: {"wall_ns", "ns"}
+    batches RECORDS MILLISECONDS MAX [CONCURRENCY]   durable batches, one behind the other, by so
+                                         many threads (or tasks) at once: {"wall_ns", "ns"}
     load COUNT                           records as fast as it can, durable at the end: {"wall_ns"}
     scan, pairs-scan, batches-scan, verify THREADS   read everything: {"wall_ns", "count", "bytes"}
     stage COUNT, stage-busy COUNT        staging, and a plain method: {"ns", "reference_ns"}
@@ -84,17 +85,21 @@ class ThreadServer(Server):
             return {"wall_ns": perf_counter_ns() - begin, "ns": took}
         return puts_of_threads(self._puts[:threads], int(milliseconds), share)
 
-    def do_batches(self, records: str, milliseconds: str, count_max: str) -> Answer:
-        """Put batches, each made durable before the next."""
+    def do_batches(
+        self, records: str, milliseconds: str, count_max: str, concurrency: str = "1"
+    ) -> Answer:
+        """Put batches; a thread makes each durable before its next."""
         batch = [RECORD] * int(records)
+        share = max(1, int(count_max) // int(concurrency))
+
+        def put(_record: bytes) -> None:
+            self.contender.put_many(batch)
+
+        if int(concurrency) > 1:
+            return puts_of_threads([put] * int(concurrency), int(milliseconds), share)
         took: list[int] = []
         begin = perf_counter_ns()
-        put_until(
-            lambda _record: self.contender.put_many(batch),
-            begin + int(milliseconds) * 1_000_000,
-            int(count_max),
-            took,
-        )
+        put_until(put, begin + int(milliseconds) * 1_000_000, share, took)
         return {"wall_ns": perf_counter_ns() - begin, "ns": took}
 
     def do_load(self, count: str) -> Answer:
@@ -228,10 +233,28 @@ class TaskServer(Server):
     def do_puts(self, concurrency: str, milliseconds: str, count_max: str) -> Answer:
         """Put from so many tasks."""
         share = max(1, int(count_max) // int(concurrency))
-        return self._runner.run(self._puts(int(concurrency), int(milliseconds), share))
-
-    async def _puts(self, tasks: int, milliseconds: int, count_max: int) -> Answer:
         put = self.contender.put_of_a_task()
+        return self._runner.run(self._puts(put, int(concurrency), int(milliseconds), share))
+
+    def do_batches(
+        self, records: str, milliseconds: str, count_max: str, concurrency: str = "1"
+    ) -> Answer:
+        """Put batches; a task waits until each is durable before its next."""
+        batch = [RECORD] * int(records)
+        share = max(1, int(count_max) // int(concurrency))
+
+        def put(_record: bytes) -> Awaitable[object]:
+            return self.contender.put_many(batch)
+
+        return self._runner.run(self._puts(put, int(concurrency), int(milliseconds), share))
+
+    async def _puts(
+        self,
+        put: Callable[[bytes], Awaitable[object]],
+        tasks: int,
+        milliseconds: int,
+        count_max: int,
+    ) -> Answer:
         took: list[list[int]] = [[] for _ in range(tasks)]
         begin = perf_counter_ns()
         deadline_ns = begin + milliseconds * 1_000_000
@@ -240,6 +263,11 @@ class TaskServer(Server):
                 group.create_task(await_until(put, deadline_ns, count_max, mine))
         wall_ns = perf_counter_ns() - begin
         return {"wall_ns": wall_ns, "ns": [duration for mine in took for duration in mine]}
+
+    def do_trim(self) -> Answer:
+        """Drop what is there."""
+        self._runner.run(self.contender.trim())
+        return {}
 
     def do_counter(self, *words: str) -> Answer:
         """Tell a counter."""

@@ -154,6 +154,10 @@ def _batches(rows: Rows) -> list[Ratio]:
         made.append(
             Ratio(name, by_round(mine["values"], best["values"]), 10.0, note=best["contender"])
         )
+    many = rows.best("batches-at-once", ("walengine asyncio direct_io", "walengine direct_io"))
+    if many and (best := rows.best("batches-at-once", ENGINES)):
+        name = f"the same, {many['concurrency']} at once: {many['contender']} by the fastest peer"
+        made.append(Ratio(name, by_round(many["values"], best["values"]), note=best["contender"]))
     if mine and (disk := rows.find("batches", "fio")):
         name = "durable batches of 1,000, bytes/s: walengine by fio's direct writes"
         made.append(Ratio(name, by_round(mine["values"], disk["values"]), 2 / 3))

@@ -105,3 +105,14 @@ class AsyncContender(Named, ABC):
     def put_of_a_task(self) -> Callable[[bytes], Awaitable[object]]:
         """Return what each task is to await; the default is ``put``."""
         return self.put
+
+    async def put_many(self, records: Sequence[bytes]) -> None:  # noqa: ARG002
+        """Make all of them durable together.
+
+        Raises:
+            CannotRunError: It has no such call.
+        """
+        raise CannotRunError(f"{self.name} has no durable batches")
+
+    async def trim(self) -> None:
+        """Drop what is there, if that is cheap."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import walengine
@@ -34,6 +34,14 @@ class WalengineTasks(AsyncContender):
     async def put(self, record: bytes) -> None:
         """Append, and wait until it is durable."""
         await self._wal.append_durable(record)
+
+    async def put_many(self, records: Sequence[bytes]) -> None:
+        """Append all, and wait until they are durable."""
+        await self._wal.append_many(records, durable=True)
+
+    async def trim(self) -> None:
+        """Drop all records but the last; the segments are used again."""
+        await self._wal.truncate_before(self._wal.last_lsn)
 
     def count_of(self, what: str) -> int | None:
         """Return the syncs that its ring was given."""
