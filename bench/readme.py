@@ -109,7 +109,7 @@ def batches(results: Results) -> str:
     lines = [
         [
             row["contender"],
-            str(row.get("concurrency", 1)),
+            "8 x 1 MiB" if row["contender"] == "fio" else str(row.get("concurrency", 1)),
             text_of(row, 0),
             f"{row['median'] * row['record_bytes'] / 1e6:,.0f}",
             f"{row['samples']:,}",
