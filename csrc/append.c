@@ -201,6 +201,7 @@ static int append_batch(struct wal_writer *writer, struct batch *batch, struct w
             result = put_group(writer, batch, need, call->error);
         }
     }
+    if (result == 0 && (call->flags & WAL_INTERRUPTIBLE)) writer->left_ticket = 0; /* old news */
     wal_background_notice(writer);
     return result;
 }
@@ -285,8 +286,9 @@ int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_erro
 int wal_writer_commit_within(wal_writer *writer, uint64_t lsn, uint64_t timeout_ns, uint32_t flags,
                              wal_error *error) {
     struct wal_call call = wal_call_begin(flags | WAL_INTERRUPTIBLE, error);
-    uint64_t now_ns = wal_monotonic_ns();
-    if (timeout_ns < call.deadline_ns - now_ns) call.deadline_ns = now_ns + timeout_ns;
+    uint64_t now_ns = wal_monotonic_ns(); /* perhaps long behind begin's: no slice is left then */
+    uint64_t slice_ns = call.deadline_ns > now_ns ? call.deadline_ns - now_ns : 0;
+    if (timeout_ns < slice_ns) call.deadline_ns = now_ns + timeout_ns;
     return commit(writer, lsn, &call);
 }
 

@@ -371,7 +371,7 @@ int wal_writer_reopen(wal_writer *writer, wal_report *report, wal_error *error) 
         writer->rotating = 1;
         result = recover_again(writer, &writer->last_report, error);
         writer->reopens += (uint64_t)(result == 0);
-        writer->unwaited_ticket = 0; /* what failed before is no news any more */
+        writer->left_ticket = 0; /* what failed before is no news any more */
         writer->rotating = 0;
         writer->leading = 0;
         wal_announce(writer);

@@ -117,7 +117,6 @@ struct wal_writer {
 
     int notify_fd;            /* raised with every broadcast of changed; -1: nobody watches */
     int polling;              /* by wal_writer_poll, which sees the news as it leaves */
-    uint64_t unwaited_ticket; /* of the job that a call without waiting left behind; 0: none */
 
     struct wal_meta meta;
     uint64_t trim_lsn;
@@ -159,6 +158,7 @@ struct wal_writer {
     int threads_running; /* of these two */
     int stopping;
     struct wal_job job;
+    uint64_t left_ticket; /* of the job that an interruptible call left behind; 0: none */
 
     uint32_t *tables;  /* end offsets and CRCs of the frame being built */
     size_t table_room; /* in entries */

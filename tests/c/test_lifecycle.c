@@ -342,6 +342,52 @@ static void a_commit_waits_for_the_fillers_sync(void) {
     remove_directory();
 }
 
+static atomic_int disk_is_full;
+static int (*real_allocate)(struct wal_io *io, int file, uint64_t bytes);
+
+/* A slow disk takes longer to refuse than an interruptible caller waits at a time. */
+static int refuse_slowly(struct wal_io *io, int file, uint64_t bytes) {
+    if (!atomic_load(&disk_is_full)) return real_allocate(io, file, bytes);
+    (void)usleep(80000);
+    return -ENOSPC;
+}
+
+static int append_interruptibly(wal_writer *writer, uint32_t bytes) {
+    uint64_t lsn;
+    int result, tries = 0;
+    do {
+        result = wal_writer_append(writer, zeros, bytes, 0, WAL_INTERRUPTIBLE, &lsn, &error);
+    } while (result == WAL_E_AGAIN && ++tries < 100);
+    return result;
+}
+
+static void a_full_disk_is_told_however_slow_it_is(void) {
+    struct wal_io *io = NULL;
+    wal_writer *writer = NULL;
+    wal_report report;
+    wal_options how = options(65536);
+    make_directory();
+    succeeds(wal_io_posix_open(directory, WAL_DIR_WRITER, &io, &error), "directory");
+    slow_ops = *io->ops;
+    real_allocate = slow_ops.allocate;
+    slow_ops.allocate = refuse_slowly;
+    io->ops = &slow_ops;
+    CHECK_EQ(wal_io_worker_wrap(io, &io), 0);
+    succeeds(wal_writer_open_io(io, &how, &writer, &report, &error), "open");
+    atomic_store(&disk_is_full, 1);
+    int result, appended = 0;
+    while ((result = append_interruptibly(writer, 4000)) == 0) appended++;
+    CHECK_EQ(result, WAL_E_FULL);
+    CHECK(appended > 0 && appended < 20);
+    CHECK_EQ(append_interruptibly(writer, 4000), WAL_E_FULL);
+    atomic_store(&disk_is_full, 0);
+    for (int i = 0; i < 20; i++) CHECK_EQ(append_interruptibly(writer, 4000), 0);
+    succeeds(wal_writer_close(writer, 0, &error), "close");
+    wal_writer_free(writer);
+    CHECK_EQ_U64(last_lsn(), (uint64_t)appended + 20);
+    remove_directory();
+}
+
 /* A file stands under the next segment's name: it is somebody's, and it stays. */
 static void a_foreign_file_is_not_removed(void) {
     char path[128];
@@ -362,6 +408,7 @@ static void a_foreign_file_is_not_removed(void) {
 
 int main(void) {
     RUN(a_commit_waits_for_the_fillers_sync);
+    RUN(a_full_disk_is_told_however_slow_it_is);
     RUN(a_foreign_file_is_not_removed);
     RUN(a_late_cut_hits_no_other_segment);
     RUN(cuts_of_earlier_lives_are_done);
