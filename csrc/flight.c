@@ -253,6 +253,7 @@ int wal_drain(struct wal_writer *writer, wal_error *error) {
     struct wal_call call = wal_call_begin(0, error);
     uint64_t until = flight->next;
     while (flight->first < until && !flight->broken) (void)wal_await(writer, &call);
+    wal_hand_on(writer); /* what was begun meanwhile is for those who wait for it */
     return writer->poisoned ? wal_tell_poison(writer, error) : 0;
 }
 

@@ -32,6 +32,7 @@ void wal_announce(struct wal_writer *writer) {
 int wal_wait(struct wal_writer *writer, struct wal_call *call) {
     /* The mutex stays taken: what the caller has just looked at is still so when it leaves. */
     if (call->flags & WAL_NO_WAIT) return WAL_E_AGAIN;
+    wal_hand_on(writer); /* perhaps this thread has reaped so far */
     if (call->deadline_ns == 0) {
         pthread_cond_wait(&writer->changed, &writer->mutex);
         return 0;
@@ -131,6 +132,7 @@ static int run_step(struct wal_writer *writer, enum wal_step step, uint64_t argu
 static int lead_now(struct wal_writer *writer, enum wal_step step, uint64_t argument,
                     wal_error *error) {
     writer->leading = 1;
+    wal_hand_on(writer);
     int result = run_step(writer, step, argument, error);
     writer->leading = 0;
     wal_announce(writer);
