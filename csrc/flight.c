@@ -235,7 +235,7 @@ static int reap(struct wal_writer *writer, struct wal_call *call) {
         flight->broken = count;
         (void)wal_poison(writer, count, "the ring failed", writer->tail.offset, NULL);
     }
-    if (count > 0 || call->deadline_ns == 0) return 0;
+    if (count > 0 || call->deadline_ns == 0 || flight->broken) return 0; /* look again */
     return count == -EINTR || wal_monotonic_ns() >= call->deadline_ns ? WAL_E_AGAIN : 0;
 }
 

@@ -459,6 +459,43 @@ static void nobody_waits_for_a_leader_who_reaps_no_more(void) {
     remove_directory();
 }
 
+static atomic_int ring_is_lost;
+static int (*real_reap)(struct wal_io *io, struct wal_io_completion *completions, int max,
+                        int64_t wait_ns, unsigned flags);
+
+static int reap_or_fail(struct wal_io *io, struct wal_io_completion *completions, int max,
+                        int64_t wait_ns, unsigned flags) {
+    if (atomic_load(&ring_is_lost)) return -EIO;
+    return real_reap(io, completions, max, wait_ns, flags);
+}
+
+/* No completion will come, and no bell ring: the look that finds out has to say so itself. */
+static void a_ring_that_fails_is_told_at_once(void) {
+    struct wal_io *io = NULL;
+    wal_writer *writer = NULL;
+    wal_report report;
+    uint64_t durable;
+    wal_options how = options(65536);
+    make_directory();
+    how.flags |= WAL_NO_THREADS;
+    succeeds(wal_io_posix_open(directory, WAL_DIR_WRITER, &io, &error), "directory");
+    CHECK_EQ(wal_io_worker_wrap(io, &io), 0);
+    slow_ops = *io->ops;
+    real_reap = slow_ops.reap;
+    slow_ops.reap = reap_or_fail;
+    io->ops = &slow_ops;
+    succeeds(wal_writer_open_io(io, &how, &writer, &report, &error), "open");
+    append(writer, 100, 1);
+    atomic_store(&ring_is_lost, 1);
+    CHECK_EQ(wal_writer_poll(writer, 1, &durable, &error), WAL_E_POISONED);
+    CHECK_EQ(error.os_error, EIO);
+    CHECK_EQ_U64(durable, 0);
+    atomic_store(&ring_is_lost, 0);
+    CHECK_EQ(wal_writer_close(writer, 0, &error), WAL_E_POISONED);
+    wal_writer_free(writer);
+    remove_directory();
+}
+
 /* A file stands under the next segment's name: it is somebody's, and it stays. */
 static void a_foreign_file_is_not_removed(void) {
     char path[128];
@@ -481,6 +518,7 @@ int main(void) {
     RUN(a_commit_waits_for_the_fillers_sync);
     RUN(a_full_disk_is_told_however_slow_it_is);
     RUN(nobody_waits_for_a_leader_who_reaps_no_more);
+    RUN(a_ring_that_fails_is_told_at_once);
     RUN(a_foreign_file_is_not_removed);
     RUN(a_late_cut_hits_no_other_segment);
     RUN(cuts_of_earlier_lives_are_done);
