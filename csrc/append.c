@@ -1,7 +1,8 @@
 /*
  * Appending: records become frames, frames go to the tail, commits make them durable.
  *
- * A frame takes records until it holds 1 MiB; a larger record has a frame of its own. Under commit
+ * A frame takes records until it holds 1 MiB, or as much as a segment of the usual size has room
+ * for; a larger record has a frame of its own, and perhaps a segment. Under commit
  * alignment 4096 every frame is padded, but for those inside an atomic group: any thread may sync
  * between two frames, and no acknowledged sector may be written again. An atomic group is handed
  * over while the mutex is held from first to last, so a sync covers it whole or not at all.
@@ -22,6 +23,7 @@ struct batch {
     uint32_t count;
     uint32_t taken;
     uint32_t flags;
+    uint64_t payload_bytes_max; /* of a frame with more than one record */
     uint64_t first_lsn; /* 0 until the first frame is handed over */
 };
 
@@ -33,7 +35,7 @@ static uint32_t plan_frame(const struct batch *batch, uint32_t from, uint64_t *r
     uint32_t count = 1;
     while (from + count < batch->count) {
         uint64_t more = records + batch->lengths[from + count];
-        if (more + (count + 1) * each > WAL_FRAME_PAYLOAD_MAX) break;
+        if (more + (count + 1) * each > batch->payload_bytes_max) break;
         records = more;
         count++;
     }
@@ -215,6 +217,7 @@ int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32
         .crcs = flags & WAL_RECORD_CRC ? crcs : NULL,
         .count = count,
         .flags = flags,
+        .payload_bytes_max = writer->payload_bytes_max,
     };
     *taken = 0;
     if ((flags & WAL_RECORD_CRC) && crcs == NULL && count > 0) {

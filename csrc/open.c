@@ -204,6 +204,7 @@ static int make_writer(struct wal_io *io, const wal_options *options, struct wal
         memcpy(writer->owner, options->owner, options->owner_bytes);
     }
     writer->fork_generation = wal_fork_generation();
+    writer->payload_bytes_max = wal_usual_payload_bytes(writer);
     writer->next_segment_id = 1;
     writer->next_spare = 1;
     writer->tail.file = -1;

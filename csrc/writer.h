@@ -99,6 +99,7 @@ struct wal_writer {
     wal_backend_info info; /* what the options came to; fixed once the writer is open */
     int direct;            /* the tail's frames go past the page cache */
     int links;             /* a write and its sync go down as one: there is a ring */
+    uint64_t payload_bytes_max; /* of a frame with more than one record */
     char owner[WAL_OWNER_BYTES_MAX];
     uint64_t fork_generation;
     uint64_t test_counter; /* with test_seed: salts and clock readings so far */
@@ -274,6 +275,9 @@ uint64_t wal_index_reserve(const struct wal_writer *writer, uint64_t segment_byt
 
 /* ---- room.c: the leader's; the mutex held ---------------------------------------------------- */
 
+/* The largest payload that needs no segment of its own, or 1 MiB. */
+uint64_t wal_usual_payload_bytes(const struct wal_writer *writer);
+
 /* Can need bytes of frames go to the tail right now? */
 int wal_has_room(const struct wal_writer *writer, uint64_t need);
 int wal_make_room(struct wal_writer *writer, uint64_t need, wal_error *error);
@@ -283,6 +287,9 @@ int wal_seal(struct wal_writer *writer, wal_error *error);
 
 /* How far ahead of offset the tail is to be zero-filled: a small log stays small. */
 uint64_t wal_fill_step_bytes(uint64_t offset);
+
+/* May a segment of this size be made, as far as log_bytes_max goes, at least in a trimmed log? */
+int wal_fits_log(const struct wal_writer *writer, uint64_t segment_bytes);
 
 /* How the tail's file, and what will be the tail, is opened. */
 unsigned wal_tail_open_flags(const struct wal_writer *writer);

@@ -37,6 +37,7 @@ from time import perf_counter
 from walengine import _refusals
 from walengine._native_writer import NativeWriter
 from walengine._staging import Staged, pieces, record_bytes
+from walengine.config import WalConfig
 from walengine.errors import (
     WalError,
     WalFullError,
@@ -71,8 +72,7 @@ class HandOver:
         native: The C writer.
         is_direct: It writes past the page cache: nothing is handed over before it is synced.
         last_lsn: Of the newest record that recovery kept.
-        record_bytes_max: Largest record taken.
-        batch_bytes_max: Staged bytes at which a batch goes down.
+        config: How it was opened.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class HandOver:
         native: NativeWriter,
         is_direct: bool,
         last_lsn: Lsn,
-        record_bytes_max: int,
-        batch_bytes_max: int,
+        config: WalConfig,
     ) -> None:
         self._path = path
         self._native = native
         self._is_direct = is_direct
-        self._record_bytes_max = record_bytes_max
-        self._batch_bytes_max = batch_bytes_max
+        self._config = config
+        self._record_bytes_max = native.record_bytes_max()
+        self._batch_bytes_max = config.io.max_batch_bytes
         # The largest record taken now; -1 when none is. One check covers every refusal.
-        self._limit = record_bytes_max
+        self._limit = self._record_bytes_max
         self._poison: WalPoisonedError | None = None
         self._former_poison: WalPoisonedError | None = None  # what the last reopen() cured
         self._handed = last_lsn  # the newest record that C is known to have; old if lanes are open
@@ -317,7 +317,7 @@ class HandOver:
             return _refusals.closed(self._path)
         if self._poison is not None:
             return self._poison.with_traceback(None)
-        return _refusals.too_large(self._path, size, self._record_bytes_max)
+        return _refusals.too_large(self._path, size, self._config)
 
     def _poisoned(self, error: WalPoisonedError) -> WalPoisonedError:
         """Return the one error of this poisoning; the first to come makes it.

@@ -233,6 +233,10 @@ class NativeWriter:
         lib.wal_writer_stats(self._handle, stats)
         return stats
 
+    def record_bytes_max(self) -> int:
+        """Return the size of the largest record taken; ``max_log_bytes`` may bound it, too."""
+        return int(lib.wal_writer_record_bytes_max(self._handle))
+
     def backend(self) -> BackendInfo:
         """Return what the writer writes with."""
         info = ffi.new("wal_backend_info *")

@@ -74,8 +74,7 @@ class PortableWalWriter(Appending):
             native,
             self._in_use.direct_io,
             self._report.last_lsn,
-            record_bytes_max=config.max_record_bytes,
-            batch_bytes_max=config.io.max_batch_bytes,
+            config,
         )
         _lifecycle.handles[id(self)] = native
         _lifecycle.open_writers.add(self)

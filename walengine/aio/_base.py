@@ -42,9 +42,9 @@ class AsyncBase:
         self._state: State | None = None  # None: not opened yet
         self._path = os.fsdecode(path)
         self._config = normalised(config)
-        self._record_bytes_max = self._config.max_record_bytes
         self._batch_bytes_max = self._config.io.max_batch_bytes
         self._limit = -1  # the largest record taken now; -1: none is
+        self._record_bytes_max = -1  # known once it is open
         self._closing: asyncio.Task[None] | None = None
         self._reopening: asyncio.Task[RecoveryReport] | None = None
         self._opened: Opened
@@ -79,7 +79,7 @@ class AsyncBase:
             on_poison=self._take_nothing,
         )
         self._state = State.OPEN
-        self._limit = self._record_bytes_max
+        self._limit = self._record_bytes_max = opened.native.record_bytes_max()
         _lifecycle.handles[id(self)] = opened.native
         _lifecycle.open_writers.add(self)
         log_backend(self._path, opened.in_use)
@@ -181,7 +181,7 @@ class AsyncBase:
             return self._driver.poison.with_traceback(None)
         if self._limit < 0:
             return WalError(f"{self._path}: the log is being reopened", path=self._path)
-        return _refusals.too_large(self._path, size, self._record_bytes_max)
+        return _refusals.too_large(self._path, size, self._config)
 
     def _position(self) -> Any:
         self._check_open()
