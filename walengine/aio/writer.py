@@ -37,8 +37,10 @@ class AsyncWalWriter(AsyncBase):
     file descriptor: asyncio's own, uvloop.
 
     Order is call order: the order in which the coroutines run. Cancelling one that waits ends its
-    wait; its record is staged already and goes down all the same. A failed write or sync poisons
-    the writer: everybody who waits, and every later call, gets the same WalPoisonedError until
+    wait; its record is staged already and goes down all the same. So memory is bounded by the tasks
+    that wait, and by those that gave up while the disk was stuck: who calls again and again with a
+    time limit should look at ``pending_batch_bytes()`` first. A failed write or sync poisons the
+    writer: everybody who waits, and every later call, gets the same WalPoisonedError until
     ``reopen()``. Used from another loop than the one that opened it, it raises RuntimeError.
 
     Args:
