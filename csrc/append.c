@@ -24,7 +24,7 @@ struct batch {
     uint32_t taken;
     uint32_t flags;
     uint64_t payload_bytes_max; /* of a frame with more than one record */
-    uint64_t first_lsn; /* 0 until the first frame is handed over */
+    uint64_t first_lsn;         /* 0 until the first frame is handed over */
 };
 
 /* How many of the next records go into one frame, and how many bytes they have. */

@@ -37,7 +37,7 @@ static struct {
     uint64_t serial; /* a stalled operation goes on when this changes */
 } rule;
 
-/* What is held back asks for the rule again and again: a child must not find another thread at it. */
+/* What is held back asks for the rule again and again; a child must not find a thread at it. */
 static void hold_rule(void) { pthread_mutex_lock(&rule_mutex); }
 
 static void let_rule(void) { pthread_mutex_unlock(&rule_mutex); }

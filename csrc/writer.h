@@ -96,9 +96,9 @@ struct wal_job {
 struct wal_writer {
     struct wal_io *io; /* owned */
     wal_options options;
-    wal_backend_info info; /* what the options came to; fixed once the writer is open */
-    int direct;            /* the tail's frames go past the page cache */
-    int links;             /* a write and its sync go down as one: there is a ring */
+    wal_backend_info info;      /* what the options came to; fixed once the writer is open */
+    int direct;                 /* the tail's frames go past the page cache */
+    int links;                  /* a write and its sync go down as one: there is a ring */
     uint64_t payload_bytes_max; /* of a frame with more than one record */
     char owner[WAL_OWNER_BYTES_MAX];
     uint64_t fork_generation;
@@ -116,8 +116,8 @@ struct wal_writer {
     int poisoned;
     wal_error poison;
 
-    int notify_fd;            /* raised with every broadcast of changed; -1: nobody watches */
-    int polling;              /* by wal_writer_poll, which sees the news as it leaves */
+    int notify_fd; /* raised with every broadcast of changed; -1: nobody watches */
+    int polling;   /* by wal_writer_poll, which sees the news as it leaves */
 
     struct wal_meta meta;
     uint64_t trim_lsn;

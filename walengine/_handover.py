@@ -28,14 +28,15 @@ rest back in front. So C's own count decides: no record goes down twice, and non
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 from enum import IntEnum
 from time import perf_counter
 
 from walengine import _refusals
+from walengine._looking import Looking
 from walengine._native_writer import NativeWriter
+from walengine._opening import note_sync
 from walengine._staging import Staged, pieces, record_bytes
 from walengine.config import WalConfig
 from walengine.errors import (
@@ -45,9 +46,6 @@ from walengine.errors import (
 )
 from walengine.types import Lsn, RecoveryReport
 
-log = logging.getLogger("walengine")
-
-SLOW_SYNC_SECONDS = 1.0
 # So many hand-overs in a row that find nothing staged, and lanes are opened again. That costs two
 # native calls; and who stages while others append should go on staging, which costs less.
 QUIET_APPENDS = 64
@@ -64,7 +62,7 @@ class State(IntEnum):
     FORKED = 3
 
 
-class HandOver:
+class HandOver(Looking):
     """Base of the writers: staging, hand-over, poison.
 
     Args:
@@ -162,9 +160,7 @@ class HandOver:
         try:
             self._hand_over(closing=True)
         except WalFullError as error:
-            count = len(self._staged)
-            text = f"{error} {count} staged records were not written and are gone."
-            return WalFullError(text, path=error.path, errno=error.errno)
+            return _refusals.gone(error, len(self._staged))
         except WalError as error:
             return error
         return None
@@ -210,7 +206,7 @@ class HandOver:
             return self._deliver_piece(*final, atomic=atomic)
         begin = perf_counter()
         last = self._deliver_piece(*final, durable=True, atomic=atomic)
-        self._note_sync(perf_counter() - begin)
+        note_sync(self._path, perf_counter() - begin)
         self._is_synced = True
         return last
 
@@ -232,10 +228,6 @@ class HandOver:
             self._thread = _get_ident()
         else:
             self._is_shared = True
-
-    def _note_sync(self, seconds: float) -> None:
-        if seconds > SLOW_SYNC_SECONDS:
-            log.warning("%s: a sync took %.1f s", self._path, seconds)
 
     def _settle(self) -> None:
         """Put what C did not take of a broken hand-over back in front of what is staged."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from walengine._status import sentence
 from walengine.config import WalConfig
-from walengine.errors import ForkedError, RecordTooLargeError, WalClosedError, WalPoisonedError
+from walengine.errors import (
+    ForkedError,
+    RecordTooLargeError,
+    WalClosedError,
+    WalFullError,
+    WalPoisonedError,
+)
 from walengine.types import Lsn
 
 
@@ -31,6 +37,12 @@ def too_large(path: str, size: int, config: WalConfig) -> RecordTooLargeError:
         )
         hint = "Split the record or raise max_log_bytes"
     return RecordTooLargeError(sentence(path, message, hint), path=path)
+
+
+def gone(error: WalFullError, count: int) -> WalFullError:
+    """Return the error of a close that found no room for count staged records."""
+    text = f"{error} {count} staged records were not written and are gone."
+    return WalFullError(text, path=error.path, errno=error.errno)
 
 
 def with_loss(error: WalPoisonedError, durable: Lsn, lost: range) -> WalPoisonedError:
