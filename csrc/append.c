@@ -23,25 +23,19 @@ struct batch {
     uint32_t count;
     uint32_t taken;
     uint32_t flags;
-    uint64_t first_lsn; /* 0 until the first frame is handed over */
+    uint64_t payload_bytes_max; /* of a frame with more than one record */
+    uint64_t first_lsn;         /* 0 until the first frame is handed over */
 };
 
-/* Small records never make a frame that needs a segment larger than the others. */
-static uint64_t frame_payload_max(const struct wal_writer *writer) {
-    uint64_t share = writer->options.segment_bytes / 4;
-    return share < WAL_FRAME_PAYLOAD_MAX ? share : WAL_FRAME_PAYLOAD_MAX;
-}
-
 /* How many of the next records go into one frame, and how many bytes they have. */
-static uint32_t plan_frame(const struct wal_writer *writer, const struct batch *batch,
-                           uint32_t from, uint64_t *record_bytes, uint64_t *payload_bytes) {
-    uint64_t most = frame_payload_max(writer);
+static uint32_t plan_frame(const struct batch *batch, uint32_t from, uint64_t *record_bytes,
+                           uint64_t *payload_bytes) {
     uint64_t each = batch->crcs != NULL ? 8 : 4;
     uint64_t records = batch->lengths[from];
     uint32_t count = 1;
     while (from + count < batch->count) {
         uint64_t more = records + batch->lengths[from + count];
-        if (more + (count + 1) * each > most) break;
+        if (more + (count + 1) * each > batch->payload_bytes_max) break;
         records = more;
         count++;
     }
@@ -55,7 +49,7 @@ static uint64_t plan_room(const struct wal_writer *writer, const struct batch *b
     uint64_t record_bytes, payload_bytes, need = 0;
     uint32_t from = batch->taken;
     do {
-        from += plan_frame(writer, batch, from, &record_bytes, &payload_bytes);
+        from += plan_frame(batch, from, &record_bytes, &payload_bytes);
         need += wal_frame_bytes(writer, payload_bytes);
     } while ((batch->flags & WAL_ATOMIC) && from < batch->count);
     return need;
@@ -96,7 +90,7 @@ static uint16_t frame_flags(const struct wal_writer *writer, const struct batch 
 /* Frame the next records and hand them over. Room has been made, and memory. */
 static int put_records(struct wal_writer *writer, struct batch *batch, wal_error *error) {
     uint64_t record_bytes, payload_bytes;
-    uint32_t count = plan_frame(writer, batch, batch->taken, &record_bytes, &payload_bytes);
+    uint32_t count = plan_frame(batch, batch->taken, &record_bytes, &payload_bytes);
     uint64_t end = 0;
     for (uint32_t i = 0; i < count; i++) {
         end += batch->lengths[batch->taken + i];
@@ -155,7 +149,7 @@ static int reserve_for_group(struct wal_writer *writer, const struct batch *batc
     uint64_t record_bytes, payload_bytes;
     if (!(batch->flags & WAL_ATOMIC)) return 0;
     for (uint32_t from = 0; from < batch->count;) {
-        uint32_t count = plan_frame(writer, batch, from, &record_bytes, &payload_bytes);
+        uint32_t count = plan_frame(batch, from, &record_bytes, &payload_bytes);
         if (ensure_tables(writer, count) < 0) return out_of_memory(error);
         from += count;
     }
@@ -168,8 +162,7 @@ static int is_linked(const struct wal_writer *writer, const struct batch *batch,
     const struct wal_flight *flight = &writer->flight;
     if (!(batch->flags & WAL_DURABLE) || !writer->links || writer->direct) return 0;
     if (writer->leading || flight->first != flight->next) return 0; /* one sync at a time */
-    uint32_t next =
-        batch->taken + plan_frame(writer, batch, batch->taken, &record_bytes, &payload_bytes);
+    uint32_t next = batch->taken + plan_frame(batch, batch->taken, &record_bytes, &payload_bytes);
     int is_last = next == batch->count;
     return (is_last || (batch->flags & WAL_ATOMIC)) && wal_arena_has(&flight->arena, need);
 }
@@ -178,7 +171,7 @@ static int is_linked(const struct wal_writer *writer, const struct batch *batch,
 static int put_group(struct wal_writer *writer, struct batch *batch, uint64_t need,
                      wal_error *error) {
     uint64_t record_bytes, payload_bytes;
-    uint32_t count = plan_frame(writer, batch, batch->taken, &record_bytes, &payload_bytes);
+    uint32_t count = plan_frame(batch, batch->taken, &record_bytes, &payload_bytes);
     if (ensure_tables(writer, count) < 0) return out_of_memory(error);
     int linked = is_linked(writer, batch, need);
     if (linked || writer->direct) {
@@ -210,6 +203,7 @@ static int append_batch(struct wal_writer *writer, struct batch *batch, struct w
             result = put_group(writer, batch, need, call->error);
         }
     }
+    if (result == 0 && (call->flags & WAL_INTERRUPTIBLE)) writer->left_ticket = 0; /* old news */
     wal_background_notice(writer);
     return result;
 }
@@ -223,6 +217,7 @@ int wal_writer_append_batch(wal_writer *writer, const void *joined, const uint32
         .crcs = flags & WAL_RECORD_CRC ? crcs : NULL,
         .count = count,
         .flags = flags,
+        .payload_bytes_max = writer->payload_bytes_max,
     };
     *taken = 0;
     if ((flags & WAL_RECORD_CRC) && crcs == NULL && count > 0) {
@@ -294,8 +289,9 @@ int wal_writer_commit(wal_writer *writer, uint64_t lsn, uint32_t flags, wal_erro
 int wal_writer_commit_within(wal_writer *writer, uint64_t lsn, uint64_t timeout_ns, uint32_t flags,
                              wal_error *error) {
     struct wal_call call = wal_call_begin(flags | WAL_INTERRUPTIBLE, error);
-    uint64_t now_ns = wal_monotonic_ns();
-    if (timeout_ns < call.deadline_ns - now_ns) call.deadline_ns = now_ns + timeout_ns;
+    uint64_t now_ns = wal_monotonic_ns(); /* perhaps long behind begin's: no slice is left then */
+    uint64_t slice_ns = call.deadline_ns > now_ns ? call.deadline_ns - now_ns : 0;
+    if (timeout_ns < slice_ns) call.deadline_ns = now_ns + timeout_ns;
     return commit(writer, lsn, &call);
 }
 

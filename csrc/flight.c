@@ -235,7 +235,7 @@ static int reap(struct wal_writer *writer, struct wal_call *call) {
         flight->broken = count;
         (void)wal_poison(writer, count, "the ring failed", writer->tail.offset, NULL);
     }
-    if (count > 0 || call->deadline_ns == 0) return 0;
+    if (count > 0 || call->deadline_ns == 0 || flight->broken) return 0; /* look again */
     return count == -EINTR || wal_monotonic_ns() >= call->deadline_ns ? WAL_E_AGAIN : 0;
 }
 
@@ -253,6 +253,7 @@ int wal_drain(struct wal_writer *writer, wal_error *error) {
     struct wal_call call = wal_call_begin(0, error);
     uint64_t until = flight->next;
     while (flight->first < until && !flight->broken) (void)wal_await(writer, &call);
+    wal_hand_on(writer); /* what was begun meanwhile is for those who wait for it */
     return writer->poisoned ? wal_tell_poison(writer, error) : 0;
 }
 

@@ -37,8 +37,17 @@ static struct {
     uint64_t serial; /* a stalled operation goes on when this changes */
 } rule;
 
+/* What is held back asks for the rule again and again; a child must not find a thread at it. */
+static void hold_rule(void) { pthread_mutex_lock(&rule_mutex); }
+
+static void let_rule(void) { pthread_mutex_unlock(&rule_mutex); }
+
+static void register_fork_handlers(void) { (void)pthread_atfork(hold_rule, let_rule, let_rule); }
+
 void wal_fault_set(uint32_t op_mask, uint64_t nth, uint32_t sticky, uint32_t effect,
                    int64_t value) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, register_fork_handlers);
     pthread_mutex_lock(&rule_mutex);
     rule.op_mask = op_mask;
     rule.nth = nth == 0 ? 1 : nth;

@@ -32,6 +32,7 @@ void wal_announce(struct wal_writer *writer) {
 int wal_wait(struct wal_writer *writer, struct wal_call *call) {
     /* The mutex stays taken: what the caller has just looked at is still so when it leaves. */
     if (call->flags & WAL_NO_WAIT) return WAL_E_AGAIN;
+    wal_hand_on(writer); /* perhaps this thread has reaped so far */
     if (call->deadline_ns == 0) {
         pthread_cond_wait(&writer->changed, &writer->mutex);
         return 0;
@@ -131,6 +132,7 @@ static int run_step(struct wal_writer *writer, enum wal_step step, uint64_t argu
 static int lead_now(struct wal_writer *writer, enum wal_step step, uint64_t argument,
                     wal_error *error) {
     writer->leading = 1;
+    wal_hand_on(writer);
     int result = run_step(writer, step, argument, error);
     writer->leading = 0;
     wal_announce(writer);
@@ -189,20 +191,24 @@ static int post(struct wal_writer *writer, enum wal_step step, uint64_t argument
     while (job->done < ticket) {
         int result = wal_wait(writer, call);
         if (result < 0 && job->done < ticket) {
-            if (call->flags & WAL_NO_WAIT) writer->unwaited_ticket = ticket;
+            writer->left_ticket = ticket;
             return result;
         }
     }
     return outcome(job, ticket, call);
 }
 
-/* What became of such a job that a call without waiting left behind; 0 where there was none. */
-static int unwaited_outcome(struct wal_writer *writer, enum wal_step step, uint64_t argument,
-                            struct wal_call *call) {
+/*
+ * What became of the job that such a call left behind; 0 where there was none. Else the call that
+ * comes back would begin the same anew, and never learn of a failure that takes longer than it may
+ * wait.
+ */
+static int left_outcome(struct wal_writer *writer, enum wal_step step, uint64_t argument,
+                        struct wal_call *call) {
     const struct wal_job *job = &writer->job;
-    uint64_t ticket = writer->unwaited_ticket;
-    if ((call->flags & WAL_NO_WAIT) == 0 || ticket == 0 || job->done < ticket) return 0;
-    writer->unwaited_ticket = 0;
+    uint64_t ticket = writer->left_ticket;
+    if ((call->flags & WAL_INTERRUPTIBLE) == 0 || ticket == 0 || job->done < ticket) return 0;
+    writer->left_ticket = 0;
     /* More may have been staged meanwhile: what is refused less is refused more. */
     int is_same = job->last_step == step && job->argument <= argument;
     return is_same ? outcome(job, ticket, call) : 0;
@@ -211,7 +217,7 @@ static int unwaited_outcome(struct wal_writer *writer, enum wal_step step, uint6
 int wal_lead(struct wal_writer *writer, enum wal_step step, uint64_t argument,
              struct wal_call *call) {
     if (writer->poisoned) return wal_tell_poison(writer, call->error);
-    int result = unwaited_outcome(writer, step, argument, call);
+    int result = left_outcome(writer, step, argument, call);
     if (result < 0) return result;
     if (writer->leading || writer->job.step != WAL_STEP_NONE) return wal_wait(writer, call);
     if ((call->flags & WAL_INTERRUPTIBLE) && has_committer(writer)) {

@@ -204,6 +204,7 @@ static int make_writer(struct wal_io *io, const wal_options *options, struct wal
         memcpy(writer->owner, options->owner, options->owner_bytes);
     }
     writer->fork_generation = wal_fork_generation();
+    writer->payload_bytes_max = wal_shared_payload_bytes(writer);
     writer->next_segment_id = 1;
     writer->next_spare = 1;
     writer->tail.file = -1;
@@ -371,7 +372,7 @@ int wal_writer_reopen(wal_writer *writer, wal_report *report, wal_error *error) 
         writer->rotating = 1;
         result = recover_again(writer, &writer->last_report, error);
         writer->reopens += (uint64_t)(result == 0);
-        writer->unwaited_ticket = 0; /* what failed before is no news any more */
+        writer->left_ticket = 0; /* what failed before is no news any more */
         writer->rotating = 0;
         writer->leading = 0;
         wal_announce(writer);

@@ -35,16 +35,27 @@ static uint64_t log_bytes(const struct wal_writer *writer) {
     return bytes;
 }
 
+/*
+ * Trimming never gives up the newest segment, and that may be as large as the largest that we make.
+ * So one that is larger than usual may take half of the log: then there is always room once the
+ * rest is trimmed.
+ */
+int wal_fits_log(const struct wal_writer *writer, uint64_t segment_bytes) {
+    uint64_t limit = writer->options.log_bytes_max;
+    if (limit == 0 || segment_bytes <= writer->options.segment_bytes) return 1;
+    return segment_bytes <= limit / 2;
+}
+
 static int check_limit(const struct wal_writer *writer, uint64_t more, wal_error *error) {
     uint64_t limit = writer->options.log_bytes_max;
     uint64_t used = log_bytes(writer);
-    if (limit == 0 || used + more <= limit) return 0;
-    if (more > limit) {
+    if (!wal_fits_log(writer, more)) {
         return wal_fail(error, WAL_E_TOO_LARGE, WAL_NOWHERE,
                         "it needs a segment of %" PRIu64
-                        " bytes, and the whole log may have %" PRIu64 "; raise max_log_bytes",
+                        " bytes, more than half of max_log_bytes, %" PRIu64,
                         more, limit);
     }
+    if (limit == 0 || used + more <= limit) return 0;
     return wal_fail(error, WAL_E_FULL, WAL_NOWHERE,
                     "the log has %" PRIu64 " bytes and may have %" PRIu64
                     "; trim it, or raise max_log_bytes",

@@ -32,7 +32,7 @@ enum {
     CQ_ENTRIES_MAX = 65536,
     ANSWER_SECONDS = 5, /* a NOP that takes longer will not come */
     SCRATCH_BYTES = 4096,
-    GIVEN_BACK_NS = 100000000, /* when a closed ring's memory certainly counts no more */
+    GIVEN_BACK_NS = 1000000000, /* when a closed ring's memory counts no more, on a busy machine */
     LOOK_NS = 2000000,
 };
 
@@ -129,12 +129,15 @@ static int64_t now_ns(void) {
 }
 
 /*
- * The kernel gives the memory of a closed ring back a moment later, by a worker, and until then it
- * counts against RLIMIT_MEMLOCK. Refused behind a close: 1, try again; 0: it is not for that.
+ * The kernel gives the memory of a closed ring back a moment later, by a worker that waits for its
+ * turn as others do, and until then it counts against RLIMIT_MEMLOCK. Refused behind a close: 1,
+ * try again; 0: it is not for that, or so many bytes never fit.
  */
-static int may_come(int result) {
+static int may_come(int result, uint64_t bytes) {
+    struct rlimit limit;
     int64_t closed = __atomic_load_n(&closed_ns, __ATOMIC_RELAXED);
     if (result != -ENOMEM || closed == 0 || now_ns() - closed > GIVEN_BACK_NS) return 0;
+    if (getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && bytes > limit.rlim_cur) return 0;
     (void)nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
     return 1;
 }
@@ -146,11 +149,19 @@ int wal_ring_register_files(struct wal_ring *ring, const int *files, unsigned co
 }
 
 int wal_ring_register_buffers(struct wal_ring *ring, const struct iovec *buffers, unsigned count) {
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < count; i++) bytes += buffers[i].iov_len;
     int result;
     do {
         result = ring->table->register_buffers(ring->state, buffers, count);
-    } while (may_come(result));
+    } while (may_come(result, bytes));
     return result;
+}
+
+/* What the kernel counts for a ring, without its own few words. */
+static uint64_t bytes_at_least(const struct uring_params *params, uint32_t entries) {
+    return entries * (uint64_t)sizeof(struct uring_sqe) +
+           params->cq_entries * (uint64_t)sizeof(struct uring_cqe);
 }
 
 /*
@@ -174,7 +185,7 @@ static int setup(struct wal_ring *ring, const wal_ring_options *options, wal_bac
             info->kernel_poll = (uint32_t)kernel_poll;
             return fd;
         }
-        if (may_come(fd)) continue;
+        if (may_come(fd, bytes_at_least(&ring->params, entries))) continue;
         if (first_error == 0) first_error = -fd;
         if (fd == -ENOMEM && entries > SQ_ENTRIES_MIN) {
             entries /= 2;

@@ -102,12 +102,21 @@ static int load(const char *path, wal_error *error) {
     return result;
 }
 
+/* A child must not find another thread at it: it may open a log, and load for itself. */
+static void hold_load(void) { pthread_mutex_lock(&load_mutex); }
+
+static void let_load(void) { pthread_mutex_unlock(&load_mutex); }
+
+static void register_fork_handlers(void) { (void)pthread_atfork(hold_load, let_load, let_load); }
+
 int wal_ring_load(const char *path, wal_error *error) {
     /* dlopen takes NULL and "" for the program itself, and a bare name for a search. */
     if (path == NULL || strchr(path, '/') == NULL) {
         return wal_fail(error, WAL_E_NO_IO_URING, WAL_NOWHERE,
                         "liburing's shared object has to be named by its whole path");
     }
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, register_fork_handlers);
     pthread_mutex_lock(&load_mutex);
     int result = is_loaded ? 0 : load(path, error);
     if (result == 0) __atomic_store_n(&is_loaded, 1, __ATOMIC_RELEASE);
@@ -189,6 +198,13 @@ int wal_ring_liburing_finish(void *state, int fd, const struct uring_params *par
 }
 
 #else
+
+/* A child must not find another thread at it: it may open a log, and load for itself. */
+static void hold_load(void) { pthread_mutex_lock(&load_mutex); }
+
+static void let_load(void) { pthread_mutex_unlock(&load_mutex); }
+
+static void register_fork_handlers(void) { (void)pthread_atfork(hold_load, let_load, let_load); }
 
 int wal_ring_load(const char *path, wal_error *error) {
     (void)path;

@@ -53,6 +53,21 @@ static uint64_t segment_bytes_for(const struct wal_writer *writer, uint64_t need
     return bytes;
 }
 
+uint64_t wal_shared_payload_bytes(const struct wal_writer *writer) {
+    uint64_t share = writer->options.segment_bytes / 4;
+    return share < WAL_FRAME_PAYLOAD_MAX ? share : WAL_FRAME_PAYLOAD_MAX;
+}
+
+uint64_t wal_writer_record_bytes_max(const wal_writer *writer) {
+    uint64_t fits = 0, too_large = writer->options.record_bytes_max + 1;
+    while (too_large - fits > 1) {
+        uint64_t bytes = fits + (too_large - fits) / 2;
+        uint64_t need = wal_frame_bytes(writer, bytes + 8); /* with its CRC */
+        *(wal_fits_log(writer, segment_bytes_for(writer, need)) ? &fits : &too_large) = bytes;
+    }
+    return fits;
+}
+
 static void wait_changed(struct wal_writer *writer) {
     pthread_cond_wait(&writer->changed, &writer->mutex);
 }

@@ -341,6 +341,9 @@ int wal_writer_close(wal_writer *writer, uint32_t flags, wal_error *error);
 /* Give back the memory of a closed (or forked) writer; an open one is released without a sync. */
 void wal_writer_free(wal_writer *writer);
 
+/* The largest record taken: record_bytes_max, or less where log_bytes_max has no room for that. */
+uint64_t wal_writer_record_bytes_max(const wal_writer *writer); /* fixed at open */
+
 void wal_writer_position(wal_writer *writer, wal_position *position);
 void wal_writer_stats(wal_writer *writer, wal_stats *stats);
 void wal_writer_backend(wal_writer *writer, wal_backend_info *info); /* fixed at open */

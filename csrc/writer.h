@@ -96,9 +96,10 @@ struct wal_job {
 struct wal_writer {
     struct wal_io *io; /* owned */
     wal_options options;
-    wal_backend_info info; /* what the options came to; fixed once the writer is open */
-    int direct;            /* the tail's frames go past the page cache */
-    int links;             /* a write and its sync go down as one: there is a ring */
+    wal_backend_info info;      /* what the options came to; fixed once the writer is open */
+    int direct;                 /* the tail's frames go past the page cache */
+    int links;                  /* a write and its sync go down as one: there is a ring */
+    uint64_t payload_bytes_max; /* of a frame with more than one record */
     char owner[WAL_OWNER_BYTES_MAX];
     uint64_t fork_generation;
     uint64_t test_counter; /* with test_seed: salts and clock readings so far */
@@ -115,9 +116,8 @@ struct wal_writer {
     int poisoned;
     wal_error poison;
 
-    int notify_fd;            /* raised with every broadcast of changed; -1: nobody watches */
-    int polling;              /* by wal_writer_poll, which sees the news as it leaves */
-    uint64_t unwaited_ticket; /* of the job that a call without waiting left behind; 0: none */
+    int notify_fd; /* raised with every broadcast of changed; -1: nobody watches */
+    int polling;   /* by wal_writer_poll, which sees the news as it leaves */
 
     struct wal_meta meta;
     uint64_t trim_lsn;
@@ -159,6 +159,7 @@ struct wal_writer {
     int threads_running; /* of these two */
     int stopping;
     struct wal_job job;
+    uint64_t left_ticket; /* of the job that an interruptible call left behind; 0: none */
 
     uint32_t *tables;  /* end offsets and CRCs of the frame being built */
     size_t table_room; /* in entries */
@@ -274,6 +275,12 @@ uint64_t wal_index_reserve(const struct wal_writer *writer, uint64_t segment_byt
 
 /* ---- room.c: the leader's; the mutex held ---------------------------------------------------- */
 
+/*
+ * The largest payload that several records share: they need no segment larger than usual, and
+ * little of a segment's end is left for want of room.
+ */
+uint64_t wal_shared_payload_bytes(const struct wal_writer *writer);
+
 /* Can need bytes of frames go to the tail right now? */
 int wal_has_room(const struct wal_writer *writer, uint64_t need);
 int wal_make_room(struct wal_writer *writer, uint64_t need, wal_error *error);
@@ -283,6 +290,9 @@ int wal_seal(struct wal_writer *writer, wal_error *error);
 
 /* How far ahead of offset the tail is to be zero-filled: a small log stays small. */
 uint64_t wal_fill_step_bytes(uint64_t offset);
+
+/* May a segment of this size be made, as far as log_bytes_max goes, at least in a trimmed log? */
+int wal_fits_log(const struct wal_writer *writer, uint64_t segment_bytes);
 
 /* How the tail's file, and what will be the tail, is opened. */
 unsigned wal_tail_open_flags(const struct wal_writer *writer);

@@ -191,6 +191,38 @@ wal.close()
     assert data_of(f"{path}.child") == [b"mine"]
 
 
+MUTEXES = {
+    "the fault's rule": ("_native._fault_set(1, 4)", "_native._fault_hits()"),
+    "loading liburing": ("0", "_native.lib.wal_ring_load(b'/no/liburing.so', _native.ffi.NULL)"),
+}
+
+
+@pytest.mark.parametrize(("arm", "take"), MUTEXES.values(), ids=MUTEXES)
+def test_a_child_finds_no_mutex_of_the_whole_process_taken(arm, take):
+    """Method: threads that hold it most of the time, and forks between them."""
+    output_of(
+        FORK
+        + f"""
+import warnings
+warnings.simplefilter("ignore")  # Python's own, about forks beside threads
+stop = False
+def hold():
+    while not stop:
+        {take}
+{arm}
+threads = [threading.Thread(target=hold, daemon=True) for _ in range(3)]
+for thread in threads:
+    thread.start()
+def work():
+    signal.alarm(10)
+    {take}
+for _ in range(100):
+    assert in_child(work) == 0
+stop = True
+"""
+    )
+
+
 def test_the_child_opens_the_log_anew_once_the_parent_has_closed_it(path):
     output_of(
         FORK

@@ -16,9 +16,9 @@ from walengine import (
     PortableWalWriter,
     WalConfig,
     WalPoisonedError,
-    _handover,
     _native,
     _native_writer,
+    _opening,
     is_io_uring_available,
     replay,
 )
@@ -155,7 +155,7 @@ def test_a_writer_that_moved_to_one_other_thread_is_not_shared(wal, calls):
 
 
 def test_a_slow_flush_is_logged(wal, caplog, monkeypatch):
-    monkeypatch.setattr(_handover, "SLOW_SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(_opening, "SLOW_SYNC_SECONDS", 0.0)
     wal.append_batched(b"x")
     wal.flush_batch()
     assert "a sync took" in caplog.text

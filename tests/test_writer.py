@@ -16,7 +16,7 @@ from walengine import (
     PortableWalWriter,
     RecordTooLargeError,
     WalConfig,
-    _handover,
+    _opening,
     replay,
 )
 
@@ -325,7 +325,7 @@ def test_opening_logs_the_verdict(path, caplog):
 
 
 def test_a_slow_sync_is_logged(wal, caplog, monkeypatch):
-    monkeypatch.setattr(_handover, "SLOW_SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(_opening, "SLOW_SYNC_SECONDS", 0.0)
     wal.append(b"x")
     wal.sync()
     assert "a sync took" in caplog.text

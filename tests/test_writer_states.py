@@ -11,6 +11,7 @@ import walengine
 from walengine import (
     IoUringConfig,
     PortableWalWriter,
+    RecordTooLargeError,
     WalClosedError,
     WalConfig,
     WalError,
@@ -220,6 +221,33 @@ def test_staged_records_stay_staged_when_the_log_is_full(path):
         wal.flush_batch()
         assert wal.durable_lsn == count + 2
     assert data_of(path)[-2:] == [b"a" * 1000, b"b" * 1000]
+
+
+@pytest.mark.parametrize("call", ["append", "append_batched", "append_durable"])
+def test_a_record_that_no_trim_makes_room_for_is_refused_at_once(path, call):
+    """Staged, it would stand in the way of all others for ever."""
+    with PortableWalWriter(path, SMALL_LOG) as wal:
+        largest = wal._native.record_bytes_max()
+        assert 50_000 < largest < 65536  # a segment of its own, of half of the log
+        with pytest.raises(RecordTooLargeError, match=r"max_log_bytes=131072.*raise max_log_bytes"):
+            getattr(wal, call)(b"x" * (largest + 1))
+        assert not wal.has_pending_batch()
+        for lsn in (1, 2, 3):
+            assert wal.append_durable(b"x" * largest) == lsn
+            wal.truncate_before(lsn)
+        with pytest.raises(RecordTooLargeError, match="max_log_bytes"):
+            wal.append_many([b"x" * largest, b"y"], atomic=True)
+        assert wal.append_durable(b"small") == 4
+
+
+def test_many_small_records_need_no_segment_of_their_own(path):
+    """They go down in one call, and in frames that fit the segments."""
+    config = WalConfig(segment_bytes=32768, max_log_bytes=131072)
+    with PortableWalWriter(path, config) as wal:
+        assert wal.append_many([b"x" * 1000] * 80, durable=True) == range(1, 81)
+        sizes = {segment.file_bytes for segment in walengine.WalReader(path).segments}
+    assert sizes == {32768}
+    assert data_of(path) == [b"x" * 1000] * 80
 
 
 def test_the_record_whose_call_flushes_a_full_log_is_not_taken(path):

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from walengine._handover import HandOver
+from walengine._opening import note_sync
 from walengine._records import copied
 from walengine._staging import Staged
 from walengine.errors import WalError, WalFullError, WalPoisonedError
@@ -55,7 +56,7 @@ class Appending(HandOver):
         except WalPoisonedError as error:
             raise self._poisoned(error) from None
         if durable:
-            self._note_sync(perf_counter() - begin)
+            note_sync(self._path, perf_counter() - begin)
         if lsn and not is_done:
             self._commit(lsn, former)
         return lsn
@@ -100,7 +101,7 @@ class Appending(HandOver):
                 self._native.commit_within(lsn, timeout)
         except WalError as error:
             problem = error
-        self._note_sync(perf_counter() - begin)
+        note_sync(self._path, perf_counter() - begin)
         cured = self._former_poison
         if cured is not None and cured is not former:
             raise cured.with_traceback(None)

@@ -28,15 +28,17 @@ rest back in front. So C's own count decides: no record goes down twice, and non
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 from enum import IntEnum
 from time import perf_counter
 
 from walengine import _refusals
+from walengine._looking import Looking
 from walengine._native_writer import NativeWriter
+from walengine._opening import note_sync
 from walengine._staging import Run, Staged, pieces, record_bytes
+from walengine.config import WalConfig
 from walengine.errors import (
     WalError,
     WalFullError,
@@ -44,9 +46,6 @@ from walengine.errors import (
 )
 from walengine.types import Lsn, RecoveryReport
 
-log = logging.getLogger("walengine")
-
-SLOW_SYNC_SECONDS = 1.0
 # So many hand-overs in a row that find nothing staged, and lanes are opened again. That costs two
 # native calls; and who stages while others append should go on staging, which costs less.
 QUIET_APPENDS = 64
@@ -63,7 +62,7 @@ class State(IntEnum):
     FORKED = 3
 
 
-class HandOver:
+class HandOver(Looking):
     """Base of the writers: staging, hand-over, poison.
 
     Args:
@@ -71,8 +70,7 @@ class HandOver:
         native: The C writer.
         is_direct: It writes past the page cache: nothing is handed over before it is synced.
         last_lsn: Of the newest record that recovery kept.
-        record_bytes_max: Largest record taken.
-        batch_bytes_max: Staged bytes at which a batch goes down.
+        config: How it was opened.
     """
 
     def __init__(
@@ -81,16 +79,16 @@ class HandOver:
         native: NativeWriter,
         is_direct: bool,
         last_lsn: Lsn,
-        record_bytes_max: int,
-        batch_bytes_max: int,
+        config: WalConfig,
     ) -> None:
         self._path = path
         self._native = native
         self._is_direct = is_direct
-        self._record_bytes_max = record_bytes_max
-        self._batch_bytes_max = batch_bytes_max
+        self._config = config
+        self._record_bytes_max = native.record_bytes_max()
+        self._batch_bytes_max = config.io.max_batch_bytes
         # The largest record taken now; -1 when none is. One check covers every refusal.
-        self._limit = record_bytes_max
+        self._limit = self._record_bytes_max
         self._poison: WalPoisonedError | None = None
         self._former_poison: WalPoisonedError | None = None  # what the last reopen() cured
         self._handed = last_lsn  # the newest record that C is known to have; old if lanes are open
@@ -163,9 +161,7 @@ class HandOver:
         try:
             self._hand_over(closing=True)
         except WalFullError as error:
-            count = len(self._staged)
-            text = f"{error} {count} staged records were not written and are gone."
-            return WalFullError(text, path=error.path, errno=error.errno)
+            return _refusals.gone(error, len(self._staged))
         except WalError as error:
             return error
         return None
@@ -214,7 +210,7 @@ class HandOver:
             return self._deliver_piece(*final, atomic=atomic)
         begin = perf_counter()
         last = self._deliver_piece(*final, durable=True, atomic=atomic)
-        self._note_sync(perf_counter() - begin)
+        note_sync(self._path, perf_counter() - begin)
         self._is_synced = True
         return last
 
@@ -236,10 +232,6 @@ class HandOver:
             self._thread = _get_ident()
         else:
             self._is_shared = True
-
-    def _note_sync(self, seconds: float) -> None:
-        if seconds > SLOW_SYNC_SECONDS:
-            log.warning("%s: a sync took %.1f s", self._path, seconds)
 
     def _settle(self) -> None:
         """Put what C did not take of a broken hand-over back in front of what is staged."""
@@ -323,7 +315,7 @@ class HandOver:
             return _refusals.closed(self._path)
         if self._poison is not None:
             return self._poison.with_traceback(None)
-        return _refusals.too_large(self._path, size, self._record_bytes_max)
+        return _refusals.too_large(self._path, size, self._config)
 
     def _poisoned(self, error: WalPoisonedError) -> WalPoisonedError:
         """Return the one error of this poisoning; the first to come makes it.

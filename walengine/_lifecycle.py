@@ -35,6 +35,29 @@ open_writers: WeakSet[Open] = WeakSet()
 handles: dict[int, object] = {}  # by the id of their writer
 
 
+def collect(writer: Open, path: str, staged: int | None) -> None:
+    """Do what a writer's ``__del__`` owes.
+
+    Args:
+        writer: The one that was forgotten.
+        path: Directory of its log.
+        staged: Records that it holds; None: it is not open, and there is nothing to warn of.
+    """
+    try:
+        if staged is not None:
+            warnings.warn(
+                f"unclosed log {path!r} with {staged} staged records",
+                ResourceWarning,
+                stacklevel=3,
+                source=writer,
+            )
+    finally:  # the warning may be an error
+        try:
+            writer.close_at_exit()
+        finally:
+            handles.pop(id(writer), None)
+
+
 def _at_exit() -> None:
     """Flush and close what the program left open, and say so once."""
     staged = 0

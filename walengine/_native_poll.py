@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from walengine import errors
-from walengine._native import STATUSES, failure, ffi, lib
+from walengine._native import failure, ffi, lib
 from walengine._native_writer import NativeWriter
 from walengine._staging import Joined
 
@@ -92,7 +92,7 @@ class PolledWriter:
         )
         if code >= 0:
             return Handed(count, durable, None)
-        problem = None if code == _AGAIN else self._failed(code)
+        problem = None if code == _AGAIN else self._native.failed(code, self._error)
         return Handed(taken[0], False, problem)
 
     def poll(self, lsn: int) -> int:
@@ -103,7 +103,7 @@ class PolledWriter:
         """
         code = _poll(self._handle, lsn, self._lsn, self._error)
         if code < 0 and code != _AGAIN:
-            raise self._failed(code)
+            raise self._native.failed(code, self._error)
         return int(self._lsn[0])
 
     def durable_lsn(self) -> int:
@@ -113,10 +113,3 @@ class PolledWriter:
     def last_lsn(self) -> int:
         """Return the newest record that was handed over, as C counts."""
         return int(self._native.position().last_lsn)
-
-    def _failed(self, code: int) -> errors.WalError:
-        """Return the exception; a failed system call that poisoned the writer is poison."""
-        if code not in STATUSES and self._native.position().poisoned:
-            self._error.os_error = self._error.os_error or -code
-            code = lib.WAL_E_POISONED
-        return failure(code, self._error, self._path)

@@ -78,7 +78,7 @@ class NativeWriter:
             if code >= 0:
                 return int(lsn[0])
             if code != _AGAIN:
-                raise self._failed(code, self._error)
+                raise self.failed(code, self._error)
             if lsn[0]:
                 return self._durable(lsn[0])
 
@@ -114,7 +114,7 @@ class NativeWriter:
             flags |= _RECORD_CRC
         code = _append(self._handle, record, len(record), crc or 0, flags, lsn, error)
         if code < 0 and code != _AGAIN:
-            raise self._failed(code, error)
+            raise self.failed(code, error)
         return lsn[0], code >= 0
 
     def append_joined(
@@ -136,7 +136,7 @@ class NativeWriter:
             if code >= 0:
                 return int(self._lsn[0]) + len(records) - 1
             if code != _AGAIN:
-                raise self._failed(code, self._error)
+                raise self.failed(code, self._error)
             taken = self._taken[0]
             if taken == len(records):
                 return self._durable(self._lsn[0] + taken - 1)
@@ -185,7 +185,7 @@ class NativeWriter:
             if code >= 0:
                 return
             if code != _AGAIN:
-                raise self._failed(code, error)
+                raise self.failed(code, error)
             if left_ns == 0:
                 raise TimeoutError(
                     f"{self._path}: LSN {lsn} was not durable within {seconds:g} s; it still may "
@@ -206,7 +206,7 @@ class NativeWriter:
         while (code := function(self._handle, *arguments, flags, error)) == _AGAIN:
             pass  # Python runs its signal handlers here
         if code < 0:
-            raise self._failed(code, error)
+            raise self.failed(code, error)
 
     def reopen(self) -> RecoveryReport:
         """Recover anew and go on."""
@@ -234,13 +234,17 @@ class NativeWriter:
         lib.wal_writer_stats(self._handle, stats)
         return stats
 
+    def record_bytes_max(self) -> int:
+        """Return the size of the largest record taken; ``max_log_bytes`` may bound it, too."""
+        return int(lib.wal_writer_record_bytes_max(self._handle))
+
     def backend(self) -> BackendInfo:
         """Return what the writer writes with."""
         info = ffi.new("wal_backend_info *")
         lib.wal_writer_backend(self._handle, info)
         return backend_info(info)
 
-    def _failed(self, code: int, error: Any) -> errors.WalError:
+    def failed(self, code: int, error: Any) -> errors.WalError:
         """Return the exception; a failed system call that poisoned the writer is poison."""
         if code not in STATUSES and self.position().poisoned:
             error.os_error = error.os_error or -code

@@ -1,7 +1,8 @@
-"""Opening a writer's C side, what it says in the log, and its counters as a snapshot."""
+"""Opening a writer's C side, what writers say in the log, and their counters as a snapshot."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +15,8 @@ from walengine.config import WalConfig
 from walengine.types import GroupSize, IoUringStatsSnapshot, Lsn, RecoveryReport, Verdict
 
 log = logging.getLogger("walengine")
+
+SLOW_SYNC_SECONDS = 1.0
 
 _warned: set[tuple[str, str]] = set()
 
@@ -44,6 +47,18 @@ def log_recovery(path: str, report: RecoveryReport) -> None:
         report.dropped_records,
         report.dropped_bytes,
     )
+
+
+def note_sync(path: str, seconds: float) -> None:
+    """Say that a sync was slow."""
+    if seconds > SLOW_SYNC_SECONDS:
+        log.warning("%s: a sync took %.1f s", path, seconds)
+
+
+def with_cost(report: RecoveryReport, expected: Lsn) -> RecoveryReport:
+    """Return the report of a reopening with what it cost; expected is the last LSN given."""
+    lost = range(report.last_lsn + 1, max(expected, report.last_lsn) + 1)
+    return dataclasses.replace(report, lost=lost)
 
 
 def snapshot(

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from walengine._status import sentence
-from walengine.errors import ForkedError, RecordTooLargeError, WalClosedError, WalPoisonedError
+from walengine.config import WalConfig
+from walengine.errors import (
+    ForkedError,
+    RecordTooLargeError,
+    WalClosedError,
+    WalFullError,
+    WalPoisonedError,
+)
 from walengine.types import Lsn
 
 
@@ -18,11 +25,24 @@ def closed(path: str) -> WalClosedError:
     return WalClosedError(sentence(path, "the writer is closed", "Open the log anew"), path=path)
 
 
-def too_large(path: str, size: int, limit: int) -> RecordTooLargeError:
+def too_large(path: str, size: int, config: WalConfig) -> RecordTooLargeError:
     """Return the error of a record of size bytes."""
-    message = f"a record of {size} bytes exceeds max_record_bytes={limit}"
-    hint = "Split the record or raise max_record_bytes"
+    if size > config.max_record_bytes:
+        message = f"a record of {size} bytes exceeds max_record_bytes={config.max_record_bytes}"
+        hint = "Split the record or raise max_record_bytes"
+    else:
+        message = (
+            f"a record of {size} bytes needs a segment of more than half of "
+            f"max_log_bytes={config.max_log_bytes}"
+        )
+        hint = "Split the record or raise max_log_bytes"
     return RecordTooLargeError(sentence(path, message, hint), path=path)
+
+
+def gone(error: WalFullError, count: int) -> WalFullError:
+    """Return the error of a close that found no room for count staged records."""
+    text = f"{error} {count} staged records were not written and are gone."
+    return WalFullError(text, path=error.path, errno=error.errno)
 
 
 def with_loss(error: WalPoisonedError, durable: Lsn, lost: range) -> WalPoisonedError:

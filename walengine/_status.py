@@ -31,7 +31,7 @@ _STATUSES: dict[str, tuple[type[errors.WalError], str]] = {
     "WAL_E_FORKED": (errors.ForkedError, "Open the log anew after the fork"),
     "WAL_E_TOO_LARGE": (
         errors.RecordTooLargeError,
-        "Split the record or raise max_record_bytes",
+        "Split what is appended at once, or raise that limit",
     ),
     "WAL_E_UNSUPPORTED_FORMAT": (
         errors.UnsupportedFormatError,

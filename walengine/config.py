@@ -155,8 +155,9 @@ class WalConfig:
             not work. "pwrite": io_uring is not tried. All keep the same promises.
         segment_bytes: Size of a segment file, a multiple of 4096 from 32 KiB to 64 GiB.
         max_record_bytes: Largest record taken, at most 2**32 - 9.
-        max_log_bytes: Size of the whole log at which appends raise WalFullError, at least one
-            segment; None: the disk's.
+        max_log_bytes: Size of the whole log at which appends raise WalFullError; None: the disk's.
+            At least one segment, and at least two if trimming is to make room, since the newest
+            one stays. A record that needs a segment of its own may take half of it.
         max_unsynced_bytes: The writer syncs by itself when so much is not synced; None: the larger
             of 16 MiB and two batches.
         recovery: What to do about a torn end at open.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
-import warnings
 from collections.abc import Iterable
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from walengine import _lifecycle
 from walengine._appending import Appending
 from walengine._handover import State
-from walengine._opening import log_recovery, open_native, snapshot
+from walengine._looking import note_closing
+from walengine._opening import log_recovery, open_native, snapshot, with_cost
 from walengine._records import copied_all, listed, with_checksum
 from walengine._staging import Run
 from walengine.backend import log_backend
@@ -75,8 +73,7 @@ class PortableWalWriter(Appending):
             native,
             self._in_use.direct_io,
             self._report.last_lsn,
-            record_bytes_max=config.max_record_bytes,
-            batch_bytes_max=config.io.max_batch_bytes,
+            config,
         )
         _lifecycle.handles[id(self)] = native
         _lifecycle.open_writers.add(self)
@@ -292,14 +289,6 @@ class PortableWalWriter(Appending):
         self._check_open()
         return bool(self._staged)
 
-    def max_batch_bytes(self) -> int:
-        """Return the staged bytes at which ``append_batched`` flushes by itself."""
-        return self._batch_bytes_max
-
-    def size(self) -> int:
-        """Return the bytes of the frames from the first to the last LSN handed over."""
-        return int(self._position().frame_bytes)
-
     def stats(self) -> IoUringStatsSnapshot:
         """Return a snapshot of the counters, which are kept in C and cost appends nothing.
 
@@ -319,11 +308,6 @@ class PortableWalWriter(Appending):
             )
 
     @property
-    def path(self) -> Path:
-        """Directory of the log."""
-        return Path(self._path)
-
-    @property
     def backend(self) -> str:
         """What is in use: "io_uring" or "pwrite"."""
         return self._in_use.backend
@@ -332,11 +316,6 @@ class PortableWalWriter(Appending):
     def recovery_report(self) -> RecoveryReport:
         """What the last opening or ``reopen()`` found."""
         return self._report
-
-    @property
-    def first_lsn(self) -> Lsn:
-        """Of the oldest record kept; that of the next record where there is none."""
-        return int(self._position().first_lsn)
 
     @property
     def last_lsn(self) -> Lsn:
@@ -399,9 +378,7 @@ class PortableWalWriter(Appending):
             if self._poison is None:
                 self._flush_before_reopening()
             expected = self._handed if self._poison is None else self._poison.lost.stop - 1
-            report = self._native.reopen()
-            lost = range(report.last_lsn + 1, max(expected, report.last_lsn) + 1)
-            self._report = dataclasses.replace(report, lost=lost)
+            self._report = with_cost(self._native.reopen(), expected)
             self._resume(self._report)
         log_recovery(self._path, self._report)
         return self._report
@@ -453,24 +430,12 @@ class PortableWalWriter(Appending):
         try:
             self.close()
         except WalError as problem:
-            if problem is not error:
-                error.add_note(f"closing the log failed too: {problem}")
+            note_closing(error, problem)
 
     def __del__(self) -> None:
         """Close what was forgotten, with a ResourceWarning."""
-        try:
-            if self._state is State.OPEN:
-                warnings.warn(
-                    f"unclosed log {self._path!r} with {len(self._staged)} staged records",
-                    ResourceWarning,
-                    stacklevel=2,
-                    source=self,
-                )
-        finally:  # the warning may be an error
-            try:
-                self.close_at_exit()
-            finally:
-                _lifecycle.handles.pop(id(self), None)
+        staged = len(self._staged) if self._state is State.OPEN else None
+        _lifecycle.collect(self, getattr(self, "_path", ""), staged)
 
     # ---- helpers ---------------------------------------------------------------------------------
 

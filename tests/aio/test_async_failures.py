@@ -9,6 +9,7 @@ from engines import config, current
 from walengine import (
     AsyncWalWriter,
     IoUringConfig,
+    RecordTooLargeError,
     WalFullError,
     WalPoisonedError,
     _native,
@@ -228,6 +229,25 @@ def test_what_is_staged_in_a_full_log_stays_staged(with_wal, log):
     last = with_wal(body, segment_bytes=65536, max_log_bytes=3 * 65536)
     found = {record.lsn: record.data for record in replay(log)}
     assert [found[last + i][:6] for i in (1, 2, 3)] == [b"staged", b"alsoal", b"staged"]
+
+
+def test_a_record_that_no_trim_makes_room_for_is_refused_at_once(with_wal):
+    """Staged, it would stand in the way of all others; and they would be told its error."""
+
+    async def body(wal):
+        calls = [wal.append, wal.append_durable, wal.append_batched]
+        results = await asyncio.gather(
+            *(outcome(wal.append_durable(b"%d" % i)) for i in range(TASKS)),
+            *(outcome(call(b"x" * 110_000)) for call in calls),
+            *(outcome(wal.append_durable(b"%d" % i)) for i in range(TASKS)),
+        )
+        refused = [result for result in results if not isinstance(result, int)]
+        assert [type(error) for error in refused] == [RecordTooLargeError] * 3
+        assert "max_log_bytes" in str(refused[0])
+        assert not wal.has_pending_batch()
+        assert wal.last_lsn == 2 * TASKS
+
+    with_wal(body, segment_bytes=65536, max_log_bytes=3 * 65536)
 
 
 def test_closing_a_full_log_releases_it_and_says_what_is_gone(with_wal, log):

@@ -342,6 +342,160 @@ static void a_commit_waits_for_the_fillers_sync(void) {
     remove_directory();
 }
 
+static atomic_int disk_is_full;
+static int (*real_allocate)(struct wal_io *io, int file, uint64_t bytes);
+
+/* A slow disk takes longer to refuse than an interruptible caller waits at a time. */
+static int refuse_slowly(struct wal_io *io, int file, uint64_t bytes) {
+    if (!atomic_load(&disk_is_full)) return real_allocate(io, file, bytes);
+    (void)usleep(80000);
+    return -ENOSPC;
+}
+
+static int append_interruptibly(wal_writer *writer, uint32_t bytes) {
+    uint64_t lsn;
+    int result, tries = 0;
+    do {
+        result = wal_writer_append(writer, zeros, bytes, 0, WAL_INTERRUPTIBLE, &lsn, &error);
+    } while (result == WAL_E_AGAIN && ++tries < 100);
+    return result;
+}
+
+static void a_full_disk_is_told_however_slow_it_is(void) {
+    struct wal_io *io = NULL;
+    wal_writer *writer = NULL;
+    wal_report report;
+    wal_options how = options(65536);
+    make_directory();
+    succeeds(wal_io_posix_open(directory, WAL_DIR_WRITER, &io, &error), "directory");
+    slow_ops = *io->ops;
+    real_allocate = slow_ops.allocate;
+    slow_ops.allocate = refuse_slowly;
+    io->ops = &slow_ops;
+    CHECK_EQ(wal_io_worker_wrap(io, &io), 0);
+    succeeds(wal_writer_open_io(io, &how, &writer, &report, &error), "open");
+    atomic_store(&disk_is_full, 1);
+    int result, appended = 0;
+    while ((result = append_interruptibly(writer, 4000)) == 0) appended++;
+    CHECK_EQ(result, WAL_E_FULL);
+    CHECK(appended > 0 && appended < 20);
+    CHECK_EQ(append_interruptibly(writer, 4000), WAL_E_FULL);
+    atomic_store(&disk_is_full, 0);
+    for (int i = 0; i < 20; i++) CHECK_EQ(append_interruptibly(writer, 4000), 0);
+    succeeds(wal_writer_close(writer, 0, &error), "close");
+    wal_writer_free(writer);
+    CHECK_EQ_U64(last_lsn(), (uint64_t)appended + 20);
+    remove_directory();
+}
+
+static atomic_int trims, both_wait, follower_is_home, follower_came_first;
+static int64_t (*real_write_durable)(struct wal_io *io, int file, uint64_t offset,
+                                     const struct iovec *parts, int count);
+
+static int64_t write_once_both_wait(struct wal_io *io, int file, uint64_t offset,
+                                    const struct iovec *parts, int count) {
+    if (atomic_load(&trims)) wait_until(&both_wait);
+    return real_write_durable(io, file, offset, parts, count);
+}
+
+/* META's, which is slow. */
+static int sync_behind_the_follower(struct wal_io *io, int file) {
+    if (atomic_load(&trims)) {
+        wait_until(&follower_is_home);
+        atomic_store(&follower_came_first, atomic_load(&follower_is_home));
+    }
+    return real_sync(io, file);
+}
+
+static void *append_durable(void *argument) {
+    uint64_t lsn;
+    CHECK_EQ(wal_writer_append(argument, zeros, 100, 0, WAL_DURABLE, &lsn, NULL), 0);
+    atomic_store(&follower_is_home, 1);
+    return NULL;
+}
+
+static void *trim(void *argument) {
+    CHECK_EQ(wal_writer_truncate_before(argument, 2, 0, NULL), 0);
+    return NULL;
+}
+
+/* The leader reaps as long as its step needs it; behind that somebody else has to. */
+static void nobody_waits_for_a_leader_who_reaps_no_more(void) {
+    struct wal_io *io = NULL;
+    wal_writer *writer = NULL;
+    wal_report report;
+    wal_position position = {.last_lsn = 0};
+    wal_options how = options(1 << 20);
+    pthread_t threads[2];
+    uint32_t bytes = 100, taken;
+    how.commit_alignment = 4096;
+    how.flags |= WAL_NO_THREADS;
+    how.ring = (wal_ring_options){
+        .direct_io = 1, .max_inflight = 8, .registered_buffers = 8, .buffer_bytes = 8192};
+    make_directory();
+    succeeds(wal_io_posix_open(directory, WAL_DIR_WRITER, &io, &error), "directory");
+    slow_ops = *io->ops;
+    real_sync = slow_ops.sync;
+    real_write_durable = slow_ops.write_durable;
+    slow_ops.sync = sync_behind_the_follower;
+    slow_ops.write_durable = write_once_both_wait;
+    io->ops = &slow_ops;
+    CHECK_EQ(wal_io_worker_wrap(io, &io), 0);
+    succeeds(wal_writer_open_io(io, &how, &writer, &report, &error), "open");
+    append(writer, 100, 1);
+    CHECK_EQ(wal_writer_append_batch(writer, zeros, &bytes, NULL, 1, 0, NULL, &taken, &error), 0);
+    atomic_store(&trims, 1);
+    CHECK_EQ(pthread_create(&threads[0], NULL, trim, writer), 0);
+    (void)usleep(20000); /* it is at the group that was begun */
+    CHECK_EQ(pthread_create(&threads[1], NULL, append_durable, writer), 0);
+    while (position.last_lsn < 3) wal_writer_position(writer, &position);
+    (void)usleep(20000); /* and it follows */
+    atomic_store(&both_wait, 1);
+    for (int i = 0; i < 2; i++) CHECK_EQ(pthread_join(threads[i], NULL), 0);
+    CHECK(atomic_load(&follower_came_first));
+    atomic_store(&trims, 0);
+    succeeds(wal_writer_close(writer, 0, &error), "close");
+    wal_writer_free(writer);
+    remove_directory();
+}
+
+static atomic_int ring_is_lost;
+static int (*real_reap)(struct wal_io *io, struct wal_io_completion *completions, int max,
+                        int64_t wait_ns, unsigned flags);
+
+static int reap_or_fail(struct wal_io *io, struct wal_io_completion *completions, int max,
+                        int64_t wait_ns, unsigned flags) {
+    if (atomic_load(&ring_is_lost)) return -EIO;
+    return real_reap(io, completions, max, wait_ns, flags);
+}
+
+/* No completion will come, and no bell ring: the look that finds out has to say so itself. */
+static void a_ring_that_fails_is_told_at_once(void) {
+    struct wal_io *io = NULL;
+    wal_writer *writer = NULL;
+    wal_report report;
+    uint64_t durable;
+    wal_options how = options(65536);
+    make_directory();
+    how.flags |= WAL_NO_THREADS;
+    succeeds(wal_io_posix_open(directory, WAL_DIR_WRITER, &io, &error), "directory");
+    CHECK_EQ(wal_io_worker_wrap(io, &io), 0);
+    slow_ops = *io->ops;
+    real_reap = slow_ops.reap;
+    slow_ops.reap = reap_or_fail;
+    io->ops = &slow_ops;
+    succeeds(wal_writer_open_io(io, &how, &writer, &report, &error), "open");
+    append(writer, 100, 1);
+    atomic_store(&ring_is_lost, 1);
+    CHECK_EQ(wal_writer_poll(writer, 1, &durable, &error), WAL_E_POISONED);
+    CHECK_EQ(error.os_error, EIO);
+    CHECK_EQ_U64(durable, 0);
+    atomic_store(&ring_is_lost, 0);
+    CHECK_EQ(wal_writer_close(writer, 0, &error), WAL_E_POISONED);
+    wal_writer_free(writer);
+    remove_directory();
+}
+
 /* A file stands under the next segment's name: it is somebody's, and it stays. */
 static void a_foreign_file_is_not_removed(void) {
     char path[128];
@@ -362,6 +516,9 @@ static void a_foreign_file_is_not_removed(void) {
 
 int main(void) {
     RUN(a_commit_waits_for_the_fillers_sync);
+    RUN(a_full_disk_is_told_however_slow_it_is);
+    RUN(nobody_waits_for_a_leader_who_reaps_no_more);
+    RUN(a_ring_that_fails_is_told_at_once);
     RUN(a_foreign_file_is_not_removed);
     RUN(a_late_cut_hits_no_other_segment);
     RUN(cuts_of_earlier_lives_are_done);

@@ -8,6 +8,7 @@
  */
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "ring_bench.h"
@@ -69,6 +70,58 @@ static void completions_that_overflow_are_fetched(void) {
     }
     CHECK_EQ(seen, total);
     wal_ring_close(&ring);
+}
+
+static int given_back_in, register_calls;
+
+/* A kernel that counts a closed ring's memory for a while. */
+static int register_behind_a_close(void *state, const struct iovec *buffers, unsigned count) {
+    (void)state, (void)buffers, (void)count;
+    register_calls++;
+    if (given_back_in == 0) return 0;
+    (void)usleep((useconds_t)given_back_in);
+    given_back_in = 0;
+    return -ENOMEM;
+}
+
+static void close_a_ring(void) {
+    struct wal_ring ring;
+    wal_backend_info info;
+    wal_ring_options how = options();
+    CHECK_EQ(wal_ring_open(&ring, &how, &info, NULL), 0);
+    wal_ring_close(&ring);
+}
+
+/* The worker that gives it back waits for a processor, as long as there are others before it. */
+static void memory_of_a_closed_ring_is_waited_for(void) {
+    struct wal_ring_table table = *wal_ring_builtin();
+    struct wal_ring ring = {.table = &table, .fd = -1};
+    struct iovec buffer = {.iov_base = memory, .iov_len = PAGE};
+    table.register_buffers = register_behind_a_close;
+    close_a_ring();
+    given_back_in = 200000;
+    CHECK_EQ(wal_ring_register_buffers(&ring, &buffer, 1), 0);
+    CHECK_EQ(register_calls, 2);
+}
+
+static void what_never_fits_is_not_waited_for(void) {
+    struct wal_ring_table table = *wal_ring_builtin();
+    struct wal_ring ring = {.table = &table, .fd = -1};
+    struct rlimit before, low;
+    CHECK_EQ(getrlimit(RLIMIT_MEMLOCK, &before), 0);
+    low = before;
+    low.rlim_cur = 2 * PAGE;
+    struct iovec buffers[] = {{memory, 2 * PAGE}, {memory, 1}};
+    table.register_buffers = register_behind_a_close;
+    close_a_ring();
+    CHECK_EQ(setrlimit(RLIMIT_MEMLOCK, &low), 0);
+    given_back_in = 1;
+    register_calls = 0;
+    CHECK_EQ(wal_ring_register_buffers(&ring, buffers, 2), -ENOMEM);
+    CHECK_EQ(register_calls, 1);
+    given_back_in = 1;
+    CHECK_EQ(wal_ring_register_buffers(&ring, buffers, 1), 0);
+    CHECK_EQ(setrlimit(RLIMIT_MEMLOCK, &before), 0);
 }
 
 static void probe_tells(void) {
@@ -511,6 +564,8 @@ static void signals_interrupt_a_reap(void) {
 static void run_all(void) {
     RUN(ring_opens_and_answers);
     RUN(completions_that_overflow_are_fetched);
+    RUN(memory_of_a_closed_ring_is_waited_for);
+    RUN(what_never_fits_is_not_waited_for);
     RUN(probe_tells);
     RUN(every_kind_of_request_works);
     RUN(direct_requests_work);

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import os
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from walengine import _lifecycle, _refusals
 from walengine._handover import State
-from walengine._opening import log_recovery
+from walengine._looking import Looking
+from walengine._opening import log_recovery, with_cost
 from walengine._records import copied
 from walengine._staging import Staged
 from walengine.aio._apart import apart
@@ -31,7 +30,7 @@ T = TypeVar("T")
 log = logging.getLogger("walengine")
 
 
-class AsyncBase:
+class AsyncBase(Looking):
     """Base of the asyncio writer: opening, closing, forks, exit."""
 
     def __init__(
@@ -42,9 +41,9 @@ class AsyncBase:
         self._state: State | None = None  # None: not opened yet
         self._path = os.fsdecode(path)
         self._config = normalised(config)
-        self._record_bytes_max = self._config.max_record_bytes
         self._batch_bytes_max = self._config.io.max_batch_bytes
         self._limit = -1  # the largest record taken now; -1: none is
+        self._record_bytes_max = -1  # known once it is open
         self._closing: asyncio.Task[None] | None = None
         self._reopening: asyncio.Task[RecoveryReport] | None = None
         self._opened: Opened
@@ -79,7 +78,7 @@ class AsyncBase:
             on_poison=self._take_nothing,
         )
         self._state = State.OPEN
-        self._limit = self._record_bytes_max
+        self._limit = self._record_bytes_max = opened.native.record_bytes_max()
         _lifecycle.handles[id(self)] = opened.native
         _lifecycle.open_writers.add(self)
         log_backend(self._path, opened.in_use)
@@ -181,7 +180,7 @@ class AsyncBase:
             return self._driver.poison.with_traceback(None)
         if self._limit < 0:
             return WalError(f"{self._path}: the log is being reopened", path=self._path)
-        return _refusals.too_large(self._path, size, self._record_bytes_max)
+        return _refusals.too_large(self._path, size, self._config)
 
     def _position(self) -> Any:
         self._check_open()
@@ -197,8 +196,7 @@ class AsyncBase:
                 await self._flush()
             expected = driver.handed if driver.poison is None else driver.poison.lost.stop - 1
             report = await self._off_the_loop(self._opened.native.reopen)
-            lost = range(report.last_lsn + 1, max(expected, report.last_lsn) + 1)
-            self._report = dataclasses.replace(report, lost=lost)
+            self._report = with_cost(report, expected)
             driver.resume(report.last_lsn)
         finally:
             if self._state is State.OPEN and driver.poison is None:
@@ -231,9 +229,7 @@ class AsyncBase:
         try:
             await self._flush()
         except WalFullError as error:
-            count = self._driver.staged_count
-            text = f"{error} {count} staged records were not written and are gone."
-            return WalFullError(text, path=error.path, errno=error.errno)
+            return _refusals.gone(error, self._driver.staged_count)
         except WalError as error:
             return error
         return None
@@ -271,16 +267,5 @@ class AsyncBase:
 
     def __del__(self) -> None:
         """Close what was forgotten, with a ResourceWarning."""
-        try:
-            if self._state is State.OPEN:
-                warnings.warn(
-                    f"unclosed log {self._path!r} with {self._driver.staged_count} staged records",
-                    ResourceWarning,
-                    stacklevel=2,
-                    source=self,
-                )
-        finally:  # the warning may be an error
-            try:
-                self.close_at_exit()
-            finally:
-                _lifecycle.handles.pop(id(self), None)
+        staged = self._driver.staged_count if self._state is State.OPEN else None
+        _lifecycle.collect(self, getattr(self, "_path", ""), staged)

@@ -28,6 +28,7 @@ from errno import ENOMEM
 from heapq import heappop, heappush
 
 from walengine._native_poll import PolledWriter
+from walengine._opening import note_sync
 from walengine._refusals import with_loss
 from walengine._staging import Run
 from walengine.aio._stage import Stage, Waiter, fail, settle_all
@@ -36,7 +37,6 @@ from walengine.types import Lsn
 
 log = logging.getLogger("walengine")
 
-SLOW_SYNC_SECONDS = 1.0
 RETRY_SECONDS = 0.05  # until a sync that could not be begun for want of memory is tried again
 GONE_MAX = 64  # waits that were given up and are still kept
 HALVED_FROM = 32  # waiters; telling fewer takes less time than a sync
@@ -363,10 +363,8 @@ class Driver:
     def _note_slow_sync(self) -> None:
         if self._goal_since is None or self._goal > self.durable:
             return
-        seconds = self._loop.time() - self._goal_since
+        note_sync(self._path, self._loop.time() - self._goal_since)
         self._goal_since = None
-        if seconds > SLOW_SYNC_SECONDS:
-            log.warning("%s: a sync took %.1f s", self._path, seconds)
 
     # ---- the end ---------------------------------------------------------------------------------
 

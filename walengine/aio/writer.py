@@ -7,11 +7,11 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from walengine._handover import State
+from walengine._looking import note_closing
 from walengine._opening import snapshot
 from walengine._records import copied_all, listed, with_checksum
 from walengine._staging import Run
@@ -40,8 +40,10 @@ class AsyncWalWriter(AsyncBase):
     file descriptor: asyncio's own, uvloop.
 
     Order is call order: the order in which the coroutines run. Cancelling one that waits ends its
-    wait; its record is staged already and goes down all the same. A failed write or sync poisons
-    the writer: everybody who waits, and every later call, gets the same WalPoisonedError until
+    wait; its record is staged already and goes down all the same. So memory is bounded by the tasks
+    that wait, and by those that gave up while the disk was stuck: who calls again and again with a
+    time limit should look at ``pending_batch_bytes()`` first. A failed write or sync poisons the
+    writer: everybody who waits, and every later call, gets the same WalPoisonedError until
     ``reopen()``. Used from another loop than the one that opened it, it raises RuntimeError.
 
     Args:
@@ -298,14 +300,6 @@ class AsyncWalWriter(AsyncBase):
         self._check_open()
         return self._driver.staged_count > 0
 
-    def max_batch_bytes(self) -> int:
-        """Return the staged bytes at which ``append_batched`` flushes by itself."""
-        return self._batch_bytes_max
-
-    def size(self) -> int:
-        """Return the bytes of the frames from the first to the last LSN handed over."""
-        return int(self._position().frame_bytes)
-
     def stats(self) -> IoUringStatsSnapshot:
         """Return a snapshot of the counters.
 
@@ -324,11 +318,6 @@ class AsyncWalWriter(AsyncBase):
         return dataclasses.replace(taken, commits=taken.commits + self._driver.commits)
 
     @property
-    def path(self) -> Path:
-        """Directory of the log."""
-        return Path(self._path)
-
-    @property
     def backend(self) -> str:
         """What is in use: "io_uring" or "pwrite"."""
         self._check_opened()
@@ -339,11 +328,6 @@ class AsyncWalWriter(AsyncBase):
         """What the last opening or ``reopen()`` found."""
         self._check_opened()
         return self._report
-
-    @property
-    def first_lsn(self) -> Lsn:
-        """Of the oldest record kept; that of the next record where there is none."""
-        return int(self._position().first_lsn)
 
     @property
     def last_lsn(self) -> Lsn:
@@ -450,8 +434,7 @@ class AsyncWalWriter(AsyncBase):
         try:
             await self.aclose()
         except WalError as problem:
-            if problem is not error:
-                error.add_note(f"closing the log failed too: {problem}")
+            note_closing(error, problem)
 
 
 AsyncWalWriter.__module__ = "walengine"
