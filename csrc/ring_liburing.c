@@ -199,13 +199,6 @@ int wal_ring_liburing_finish(void *state, int fd, const struct uring_params *par
 
 #else
 
-/* A child must not find another thread at it: it may open a log, and load for itself. */
-static void hold_load(void) { pthread_mutex_lock(&load_mutex); }
-
-static void let_load(void) { pthread_mutex_unlock(&load_mutex); }
-
-static void register_fork_handlers(void) { (void)pthread_atfork(hold_load, let_load, let_load); }
-
 int wal_ring_load(const char *path, wal_error *error) {
     (void)path;
     return wal_fail(error, WAL_E_NO_IO_URING, WAL_NOWHERE, "io_uring exists on Linux only");
