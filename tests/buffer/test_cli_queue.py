@@ -208,6 +208,15 @@ def test_a_sqlite_url_and_bytes(url, tmp_path):
     assert query(path, "SELECT b FROM t") == [(b"\xff\n",)]
 
 
+def test_arguments_need_not_be_text(url, tmp_path):
+    """Bytes on a command line may be any: a file's name, or metadata in another encoding."""
+    assert produce(url, "--metadata", os.fsdecode(b"\xff\xc3\xbc")).returncode == 0
+    path = tmp_path / os.fsdecode(b"rows \xff%.db")
+    done = consume(url, "--into", path, "--table", "t", "--columns", "a", "--create", "--drain")
+    assert done.returncode == 0, done.stderr
+    assert len(query(path, "SELECT a FROM t")) == len(LINES)
+
+
 def test_json_objects_fill_columns(url, tmp_path):
     path = tmp_path / "orders.db"
     orders = [{"id": 1, "who": "ä", "extra": None}, {"id": 2.5, "tags": ["a", {"b": 1}]}]

@@ -41,6 +41,7 @@ def mistake(tmp_path, monkeypatch):
         ("gs://", "the bucket's name is missing"),
         ("gs://-bucket", "bucket must be letters"),
         ("az://account", "az://ACCOUNT/CONTAINER"),
+        ("s3://[bucket", "is no URL"),
     ],
 )
 @pytest.mark.parametrize("command", ["produce", "consume", "stats", "gc", "adopt", "manifest dump"])
@@ -66,6 +67,8 @@ def test_a_region_and_an_encrypted_endpoint_are_needed(mistake, monkeypatch):
         ("consume --store file:///q --into x.db --table t", "--into needs --columns"),
         ("consume --store file:///q --into x.db --table t --columns a,b", "--rows json"),
         ("consume --store file:///q --into mysql://h/d --table t --columns a", "mysql://…"),
+        ("consume --store file:///q --into postgresql://[h/d --table t --columns a", "is no URL"),
+        ("consume --store file:///q --into x.db --table \udcff --columns a", "no text"),
         ("consume --store file:///q --table t", "go with --into"),
         ("consume --store file:///q --into x.db --format raw", "--format is for"),
         ("consume --store file:///q --json", "cannot both have standard output"),

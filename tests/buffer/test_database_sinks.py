@@ -231,6 +231,16 @@ def test_values_that_the_table_refuses_leave_everything_as_it_was(place):
     assert rows_in(place) == []
 
 
+def test_text_that_cannot_be_encoded_is_the_databases_refusal(place):
+    """JSON may hold half of a surrogate pair; no database does."""
+    with place.sink(lambda *_: [(0, 0, "\ud800")]) as sink:
+        with pytest.raises(DatabaseError, match=r"rows of batch 0.*surrogates") as raised:
+            sink.write(batch(0))
+        assert not raised.value.unclear
+        assert sink.start_sequence() is None
+    assert rows_in(place) == []
+
+
 def test_a_table_or_a_column_that_is_not_there_is_said_at_opening(place):
     kind = type(place.sink())
     where = place.path if place.kind == "sqlite" else place.conninfo
