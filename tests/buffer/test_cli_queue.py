@@ -303,6 +303,14 @@ def test_a_consumer_that_was_killed_is_known_to_be_gone(url, note):
     assert ends(consume(url, "--drain"), 0)
 
 
+@pytest.mark.parametrize("number", [10**400, -1, 1 << 64], ids=["huge", "negative", "large"])
+def test_a_note_with_odd_numbers_is_none(url, note, number):
+    """Whoever may write to the bucket may have written it."""
+    assert ends(consume(url, "--drain"), 0)
+    note.write_text(json.dumps({"epoch": 1, "renewed_ms": number, "pid": 1}))
+    assert ends(consume(url, "--drain"), 1, "it is not known whether", "--take-over")
+
+
 def test_of_another_programs_consumer_nothing_is_known(url):
     from walengine.buffer import Consumer, ConsumerConfig  # noqa: PLC0415
 
