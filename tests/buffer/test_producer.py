@@ -147,22 +147,6 @@ def test_a_batch_does_not_fail_for_having_waited_to_be_written():
     in_world(body)
 
 
-def test_sizes_beyond_the_limits_of_a_batch_and_of_the_buffer_only_mean_more_batches():
-    """flush_size_bytes may be the largest of the three: the other two seal a batch before."""
-
-    async def body(world):
-        options = {"flush_size_bytes": 1 << 30, "max_batch_bytes": 4096, "flush_interval": 50.0,
-                   "max_buffered_bytes": 10_000}  # fmt: skip
-        async with world.producer(**options) as producer:
-            for _ in range(40):
-                await producer.produce([bytes(1000)])
-            assert asyncio.get_running_loop().time() < 5050, "nobody waited for the interval"
-        sizes = [len(batch) for batch in await world.batches()]
-        assert (max(sizes), sum(sizes)) == (4, 40)
-
-    in_world(body)
-
-
 def test_a_batch_is_written_when_it_exceeds_the_flush_size():
     async def body(world):
         async with world.producer(flush_interval=50.0, flush_size_bytes=100) as producer:

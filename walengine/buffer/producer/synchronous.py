@@ -110,4 +110,5 @@ class Producer(Twin[AsyncProducer]):
         """How it was set up."""
         return self._inner.config
 
+
 Producer.__module__ = "walengine.buffer"
