@@ -160,6 +160,16 @@ def test_a_directory_that_others_may_write_to_is_refused_or_asked_for(root, chec
     assert (root / "a").stat().st_mode & 0o777 == 0o660
 
 
+def test_a_directory_of_another_user_is_refused_or_asked_for(root, check, monkeypatch):
+    """Its owner could do anything to the queue, and could not read what this user puts there."""
+    root.mkdir(mode=0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: root.stat().st_uid + 1)
+    with pytest.raises(UnsupportedStoreError, match=r"belongs to user \d+.*run as its owner"):
+        put(check)
+    assert files_below(root) == []
+    put(check, allow_shared_dir=True)
+
+
 TWO_USERS = """
 # Everything that is imported later may be in a directory that the user may not look into.
 import encodings.ascii, hashlib, walengine.buffer.store.local

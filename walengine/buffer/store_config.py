@@ -120,7 +120,7 @@ class LocalObjectStoreConfig(ObjectStoreConfig):
 
     Attributes:
         path: The directory; made when the first object is written.
-        allow_shared_dir: Accept one that group or others may write to.
+        allow_shared_dir: Accept one that is another user's, or that group or others may write to.
     """
 
     tag: ClassVar[str] = "Local"
