@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -19,7 +20,8 @@ from commands import cli
 from postgres_server import fresh_database
 from processes import ends
 
-from walengine.buffer import ObjectStoreConfig, ProducerConfig
+from walengine.buffer import BatchDescriptor, ObjectStoreConfig, ProducerConfig
+from walengine.cli import _consuming
 
 LINES = [b"one\n", b"two\n", b"\n", b"f\xc3\xbcnf \r with\x0bcontrols\x00\n", b"last without"]
 TEXT = b"".join(LINES)
@@ -275,6 +277,37 @@ def test_a_producer_that_is_interrupted_says_what_is_durable(url, end):
     assert (process.returncode, b"Traceback" in error) == (130, False)
     assert b"2 entries read, 2 durable" in error
     assert consume(url, "--drain").stdout == b"one\ntwo\n"
+
+
+def test_a_signal_behind_a_group_of_batches_is_not_lost():
+    """Goal: what cancels the wait for the group's last fetches ends the run."""
+    reached, seen, go_on = [], asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        def fetch_handle(self):
+            return self
+
+        async def fetch(self, _):
+            try:
+                await asyncio.sleep(60)
+            finally:
+                seen.set()
+                await go_on.wait()
+
+    async def group():
+        async with _consuming._fetching(Slow(), [BatchDescriptor(0, "ingest/x", ())]):
+            await asyncio.sleep(0)
+        reached.append("the next group")
+
+    async def body():
+        task = asyncio.create_task(group())
+        await seen.wait()
+        task.cancel()
+        go_on.set()
+        await asyncio.wait([task])
+        assert (task.cancelled(), reached) == (True, [])
+
+    asyncio.run(body())
 
 
 # ---- who may consume -----------------------------------------------------------------------------
