@@ -26,8 +26,12 @@ class Tasks:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begin the work."""
-        task = self._loop.create_task(self._supervised(work))
+        """Begin the work, when the loop turns.
+
+        Not by ``create_task``: with a program's eager task factory the work would begin in here, in
+        the middle of whatever spawns it.
+        """
+        task = asyncio.Task(self._supervised(work), loop=self._loop)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
