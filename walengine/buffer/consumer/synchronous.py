@@ -85,7 +85,7 @@ class Consumer(Twin[AsyncConsumer]):
     ) -> Generator[ConsumedBatch, None, None]:
         """Yield batches for ever, fetched ahead; arguments and errors as the twin's."""
         inner = self._inner.batches(prefetch=prefetch, poll_interval=poll_interval)
-        return _iterated(inner, self._thread)
+        return self._iterated(inner)
 
     def skip(self, sequence: int, reason: str) -> None:
         """Pass over a batch that cannot be had; raises as the twin's does."""
@@ -102,6 +102,31 @@ class Consumer(Twin[AsyncConsumer]):
     def flush(self) -> None:
         """Take everything that is acked off the manifest; raises as the twin's does."""
         self._thread.run(self._inner.flush)
+
+    def _iterated(
+        self, inner: AsyncGenerator[ConsumedBatch, None]
+    ) -> Generator[ConsumedBatch, None, None]:
+        """Yield what the asynchronous one does; whoever iterates keeps the consumer."""
+        thread = self._thread
+        # A wait that Ctrl-C ended is still being cancelled when the generator is closed.
+        turn = asyncio.Lock()
+
+        async def one() -> ConsumedBatch:
+            async with turn:
+                return await anext(inner)
+
+        async def close() -> None:
+            async with turn:
+                await inner.aclose()
+
+        try:
+            while True:
+                yield thread.run(one)
+        finally:
+            # Not waited for: in a collection, which comes anywhere, the loop may wait for this
+            # thread. On the loop's own thread it is refused, and the loop closes it.
+            with contextlib.suppress(QueueError):
+                thread.submit(close)
 
     @property
     def is_open(self) -> bool:
@@ -143,29 +168,6 @@ class FetchHandle:
     def fetch(self, descriptor: BatchDescriptor) -> ConsumedBatch:
         """Return the batch; raises as the twin's does."""
         return self._thread.run(lambda: self._inner.fetch(descriptor))
-
-
-def _iterated(
-    inner: AsyncGenerator[ConsumedBatch, None], thread: LoopThread
-) -> Generator[ConsumedBatch, None, None]:
-    # A wait that Ctrl-C ended is still being cancelled when the generator is closed.
-    turn = asyncio.Lock()
-
-    async def one() -> ConsumedBatch:
-        async with turn:
-            return await anext(inner)
-
-    async def close() -> None:
-        async with turn:
-            await inner.aclose()
-
-    try:
-        while True:
-            yield thread.run(one)
-    finally:
-        # Not where it cannot wait, in a collection on the loop's own thread: the loop closes it.
-        with contextlib.suppress(QueueError):
-            thread.run(close)
 
 
 for _kind in (Consumer, FetchHandle):
