@@ -171,7 +171,7 @@ class Pipeline:
             self._age_timer.cancel()
             self._age_timer = None
         self.held.line.append(batch)
-        self._tasks.spawn(self._upload(batch))
+        self._tasks.spawn(self._upload, batch)
 
     async def _upload(self, batch: Batch) -> None:
         await self._uploader.upload(batch)
@@ -179,7 +179,7 @@ class Pipeline:
 
     def _start_append(self) -> None:
         if self._append_task is None and self._appender.has_work:
-            self._append_task = self._tasks.spawn(self._appender.run())
+            self._append_task = self._tasks.spawn(self._appender.run)
             self._append_task.add_done_callback(self._append_ended)
 
     def _append_ended(self, task: asyncio.Task[None]) -> None:
@@ -193,7 +193,7 @@ class Pipeline:
     def renew(self, batch: Batch) -> None:
         """Upload the batch again, under a new name."""
         batch.name = None
-        self._tasks.spawn(self._upload(batch))
+        self._tasks.spawn(self._upload, batch)
 
     def listed(self, batch: Batch, listed: Listed) -> None:
         """The batch is in the queue."""
@@ -203,7 +203,7 @@ class Pipeline:
         else:
             self.counters.listed_late += 1
             self.held.late.add(batch)
-            self._late_tasks.spawn(self._look_after(batch, listed.location))
+            self._late_tasks.spawn(self._look_after, batch, listed.location)
         self._advance()
 
     def hold_up(self, is_full: bool) -> None:
