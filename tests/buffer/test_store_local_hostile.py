@@ -65,11 +65,11 @@ def test_links_in_the_stores_own_places_are_refused(root, check, outside):
     assert (outside / "secret").read_bytes() == b"secret"
 
 
-def test_what_is_no_file_is_no_object(root, check):
+def test_what_is_no_file_is_no_object(root, check, monkeypatch):
     put(check, "d/below")
     os.mkfifo(root / "fifo")
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(root)
+        monkeypatch.chdir(root)
         listener.bind("socket")
 
     async def body(store):
