@@ -207,6 +207,21 @@ def test_a_producer_that_was_not_opened_says_so(where):
     producer.close()
 
 
+def test_a_watcher_that_comes_while_the_producer_closes_is_told_the_outcome(where, monkeypatch):
+    producer = Producer.open(ProducerConfig(object_store=where))
+    handle = producer.produce([b"a"])
+    run = producer._thread.run
+
+    def late(work, timeout_s=None):
+        monkeypatch.undo()
+        producer.close()
+        return run(work, timeout_s)
+
+    monkeypatch.setattr(producer._thread, "run", late)
+    handle.watcher.await_durable()
+    assert handle.watcher.result() is True
+
+
 def test_handles_outlive_the_producer(where):
     with Producer(ProducerConfig(object_store=where)) as producer:
         handle = producer.produce([b"a"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import builtins
+import os
 import socket
 import sys
 import threading
@@ -356,6 +357,24 @@ def test_closing_waits_for_the_calls_under_way(run, script):
         await store.aclose()
 
     run(body())
+
+
+def test_a_child_of_fork_is_refused(run, script, monkeypatch):
+    """The client's threads are the parent's: without them a call would wait for ever."""
+    from walengine.buffer.store.cloud import CloudStore  # noqa: PLC0415 (obstore is an extra)
+
+    store = CloudStore(bucket(script.endpoint, "b"))
+    child = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: child)
+
+    async def body():
+        for call in (store.get("a"), store.put("a", b"1"), store.delete("a")):
+            with pytest.raises(StorageError, match="opened in the parent process"):
+                await call
+        await store.aclose()
+
+    run(body())
+    assert script.requests == []
 
 
 def test_a_listing_that_nobody_ends_holds_up_no_close(run, script):

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -90,6 +91,7 @@ class CloudStore:
     ) -> None:
         self.url = config.url
         self._closed = False
+        self._pid = os.getpid()
         self._under_way = 0
         self._idle = asyncio.Event()  # set when the last call that is under way ends
         self._secrets = _secrets_of(config)
@@ -197,7 +199,7 @@ class CloudStore:
     async def aclose(self) -> None:
         """Refuse further calls and wait for those under way; connections close when idle."""
         self._closed = True
-        while self._under_way:
+        while self._under_way and self._pid == os.getpid():
             self._idle.clear()
             await self._idle.wait()
 
@@ -255,6 +257,8 @@ class CloudStore:
     def _failing(self, verb: str, name: str, *, writes: bool = False) -> Iterator[None]:
         """Turn what obstore raises in the block, a call, into a StorageError without secrets."""
         check_open(self.url, is_closed=self._closed)
+        if self._pid != os.getpid():  # the client's threads are not here
+            raise StorageError(f"{self.url}: opened in the parent process; open it in this one")
         self._under_way += 1
         try:
             yield
