@@ -11,16 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from walengine.buffer._form import (
-    Form,
-    check_all,
-    choice,
-    duration,
-    integer,
-    setting,
-    text,
-    texts,
-)
+from walengine.buffer._form import Form, check_all, setting
+from walengine.buffer._kinds import choice, duration, integer, text, texts
 from walengine.buffer.compression import CompressionType
 from walengine.buffer.location import normalise_path, normalise_prefix, parse_batch_name
 from walengine.buffer.store_config import ObjectStoreConfig, object_store
