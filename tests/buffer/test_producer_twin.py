@@ -168,6 +168,30 @@ def test_a_close_that_is_refused_closes_nothing(where):
     assert queued(where) == [b"a"]
 
 
+def test_ctrl_c_in_a_close_gives_nothing_up_and_it_may_be_called_again(where, monkeypatch):
+    store = GatedStore(where.name)
+    producer = Producer.open(
+        ProducerConfig(object_store=where), environment=Environment(store=store)
+    )
+    handle = producer.produce([b"a"])
+
+    def interrupted(work, _=None):
+        future = producer._thread.submit(work)
+        while producer._inner._closing is None:
+            time.sleep(0.001)
+        future.cancel()  # as run() does
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(producer._thread, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        producer.close()
+    monkeypatch.undo()
+    store.gate.set()
+    producer.close()
+    assert handle.watcher.result() is True
+    assert queued(where) == [b"a"]
+
+
 def test_a_closed_producer_is_not_opened_again(where):
     with Producer(ProducerConfig(object_store=where)) as producer:
         producer.produce([b"a"])
