@@ -55,6 +55,8 @@ class Producer(Twin[AsyncProducer]):
     def close(self, timeout: float | timedelta | None = None) -> None:
         """Refuse further calls, flush, and release the store; a second call does nothing.
 
+        Ctrl-C in here leaves it open: nothing is given up, and it may be called again.
+
         Args:
             timeout: As for ``AsyncProducer.aclose``.
 
