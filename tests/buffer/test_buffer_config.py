@@ -175,6 +175,7 @@ def test_the_stores_base_is_no_store():
         {"manifest_path": ""},
         {"manifest_path": "ingest"},
         {"manifest_path": "ingest/_queue.json"},
+        {"manifest_path": "ingest/_consumer.json"},
         {"manifest_path": "ingest/01JQ8V3K7M5Z9XW2C4T6R8B1N3.batch"},
         {"manifest_path": b"ingest/manifest"},
         {"flush_interval": "100ms"},

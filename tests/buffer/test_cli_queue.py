@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -19,7 +20,8 @@ from commands import cli
 from postgres_server import fresh_database
 from processes import ends
 
-from walengine.buffer import ObjectStoreConfig, ProducerConfig
+from walengine.buffer import BatchDescriptor, ObjectStoreConfig, ProducerConfig
+from walengine.cli import _consuming
 
 LINES = [b"one\n", b"two\n", b"\n", b"f\xc3\xbcnf \r with\x0bcontrols\x00\n", b"last without"]
 TEXT = b"".join(LINES)
@@ -208,6 +210,15 @@ def test_a_sqlite_url_and_bytes(url, tmp_path):
     assert query(path, "SELECT b FROM t") == [(b"\xff\n",)]
 
 
+def test_arguments_need_not_be_text(url, tmp_path):
+    """Bytes on a command line may be any: a file's name, or metadata in another encoding."""
+    assert produce(url, "--metadata", os.fsdecode(b"\xff\xc3\xbc")).returncode == 0
+    path = tmp_path / os.fsdecode(b"rows \xff%.db")
+    done = consume(url, "--into", path, "--table", "t", "--columns", "a", "--create", "--drain")
+    assert done.returncode == 0, done.stderr
+    assert len(query(path, "SELECT a FROM t")) == len(LINES)
+
+
 def test_json_objects_fill_columns(url, tmp_path):
     path = tmp_path / "orders.db"
     orders = [{"id": 1, "who": "ä", "extra": None}, {"id": 2.5, "tags": ["a", {"b": 1}]}]
@@ -268,6 +279,37 @@ def test_a_producer_that_is_interrupted_says_what_is_durable(url, end):
     assert consume(url, "--drain").stdout == b"one\ntwo\n"
 
 
+def test_a_signal_behind_a_group_of_batches_is_not_lost():
+    """Goal: what cancels the wait for the group's last fetches ends the run."""
+    reached, seen, go_on = [], asyncio.Event(), asyncio.Event()
+
+    class Slow:
+        def fetch_handle(self):
+            return self
+
+        async def fetch(self, _):
+            try:
+                await asyncio.sleep(60)
+            finally:
+                seen.set()
+                await go_on.wait()
+
+    async def group():
+        async with _consuming._fetching(Slow(), [BatchDescriptor(0, "ingest/x", ())]):
+            await asyncio.sleep(0)
+        reached.append("the next group")
+
+    async def body():
+        task = asyncio.create_task(group())
+        await seen.wait()
+        task.cancel()
+        go_on.set()
+        await asyncio.wait([task])
+        assert (task.cancelled(), reached) == (True, [])
+
+    asyncio.run(body())
+
+
 # ---- who may consume -----------------------------------------------------------------------------
 
 
@@ -292,6 +334,14 @@ def test_a_consumer_that_was_killed_is_known_to_be_gone(url, note):
     process.kill()
     process.communicate()
     assert ends(consume(url, "--drain"), 0)
+
+
+@pytest.mark.parametrize("number", [10**400, -1, 1 << 64], ids=["huge", "negative", "large"])
+def test_a_note_with_odd_numbers_is_none(url, note, number):
+    """Whoever may write to the bucket may have written it."""
+    assert ends(consume(url, "--drain"), 0)
+    note.write_text(json.dumps({"epoch": 1, "renewed_ms": number, "pid": 1}))
+    assert ends(consume(url, "--drain"), 1, "it is not known whether", "--take-over")
 
 
 def test_of_another_programs_consumer_nothing_is_known(url):

@@ -41,6 +41,7 @@ def mistake(tmp_path, monkeypatch):
         ("gs://", "the bucket's name is missing"),
         ("gs://-bucket", "bucket must be letters"),
         ("az://account", "az://ACCOUNT/CONTAINER"),
+        ("s3://[bucket", "is no URL"),
     ],
 )
 @pytest.mark.parametrize("command", ["produce", "consume", "stats", "gc", "adopt", "manifest dump"])
@@ -66,6 +67,8 @@ def test_a_region_and_an_encrypted_endpoint_are_needed(mistake, monkeypatch):
         ("consume --store file:///q --into x.db --table t", "--into needs --columns"),
         ("consume --store file:///q --into x.db --table t --columns a,b", "--rows json"),
         ("consume --store file:///q --into mysql://h/d --table t --columns a", "mysql://…"),
+        ("consume --store file:///q --into postgresql://[h/d --table t --columns a", "is no URL"),
+        ("consume --store file:///q --into x.db --table \udcff --columns a", "no text"),
         ("consume --store file:///q --table t", "go with --into"),
         ("consume --store file:///q --into x.db --format raw", "--format is for"),
         ("consume --store file:///q --json", "cannot both have standard output"),
@@ -91,6 +94,8 @@ def test_options_that_do_not_fit(mistake, line, text):
         (b"gc_interval = 1000\n", "a field of the consumer goes under [consumer]"),
         (b"producer = 1\n", "producer must be a table"),
         (b"object_store = 'file:///q'\n", "object_store must be a table"),
+        (b"[producer]\nobject_store = 'file:///q'\n", "object_store must be a table"),
+        (b"[[producer]]\nflush_interval = 1\n", "producer must be a table"),
         (b"[object_store]\ntype = 'InMemory'\n", "the store is InMemory"),
         (b"[object_store]\ntype = 'Floppy'\n", "must be one of Local"),
         (b"manifest_path = ''\n", "must not be empty"),
@@ -109,3 +114,19 @@ def test_files_that_are_no_configuration(tmp_path, data, text):
 def test_a_file_that_is_not_there(mistake, tmp_path):
     mistake("consume --config none.toml", "No such file")
     mistake(f"consume --config {tmp_path}", "Is a directory")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("FLUSH_SIZE_BYTES", "many", "WALENGINE_BUFFER_FLUSH_SIZE_BYTES must be a whole number"),
+        ("FLUSH_INTERVAL", "soon", 'like "100ms"'),
+        ("OBJECT_STORE_TYPE", "Floppy", "type must be one of Local"),
+        ("OBJECT_STORE_ALLOW_SHARED_DIR", "yes", "must be true or false"),
+    ],
+)
+def test_variables_that_are_no_configuration(mistake, monkeypatch, name, value, text):
+    monkeypatch.setenv("WALENGINE_BUFFER_OBJECT_STORE_TYPE", "Local")
+    monkeypatch.setenv("WALENGINE_BUFFER_OBJECT_STORE_PATH", "q")
+    monkeypatch.setenv(f"WALENGINE_BUFFER_{name}", value)
+    mistake("produce", text)

@@ -36,6 +36,7 @@ class History:
     Attributes:
         stored: The last sequence that the sink has, -1 for none.
         asked: The last sequence that a consumer was told is done.
+        may_be_fenced: The newest consumer may be replaced: the next one's opening failed.
     """
 
     def __init__(self, seed):
@@ -46,6 +47,7 @@ class History:
         self.consumer = None
         self.replaced = []
         self.epoch = 0
+        self.may_be_fenced = False
         self.stored = self.asked = -1
         self.produced = self.delivered = self.faults = self.fenced = 0
 
@@ -60,6 +62,9 @@ class History:
                 await step()
             except StorageError:
                 self.faults += 1
+            except FencedError:
+                assert self.may_be_fenced
+                self.fenced += 1
             await self.check()
         await self.end()
 
@@ -71,7 +76,9 @@ class History:
     async def open(self):
         position = None if self.stored < 0 else self.stored
         self.asked = self.stored  # a position that is given counts as acked
+        self.may_be_fenced = True  # if this fails, the epoch may be raised all the same
         opened = await self.queue.open(position, store=self.store)
+        self.may_be_fenced = False
         if self.consumer is not None:
             self.replaced.append(self.consumer)
         self.consumer = opened

@@ -1,5 +1,6 @@
 """The synchronous consumer: the same promises over a loop in a thread."""
 
+import gc
 import os
 import signal
 import threading
@@ -110,6 +111,31 @@ def test_one_that_nobody_closes_is_a_warning_and_its_thread_ends(queue):
         del consumer
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_batches_keep_their_consumer(queue):
+    """Goal: a loop over Consumer.open(config).batches() is not ended by the collector."""
+    batches = Consumer.open(queue.config).batches()
+    gc.collect()
+    assert [next(batches).sequence for _ in range(3)] == [0, 1, 2]
+    batches.close()
+
+
+def test_batches_that_are_collected_wait_for_nobody(queue):
+    """A collection may come anywhere: in a step that the loop's thread itself waits for."""
+    with Consumer(queue.config) as consumer:
+        batches = consumer.batches()
+        next(batches)
+        goes_on = threading.Event()
+        consumer._thread._loop.call_soon_threadsafe(goes_on.wait)
+        closing = threading.Thread(target=batches.close)
+        closing.start()
+        closing.join(5)
+        hung = closing.is_alive()
+        goes_on.set()
+        closing.join()
+        assert not hung
+        assert consumer.next_batch().sequence == 1
 
 
 # ---- processes -----------------------------------------------------------------------------------

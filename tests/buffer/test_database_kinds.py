@@ -304,3 +304,30 @@ def test_a_twin_that_cannot_open_leaves_no_thread(tmp_path, run):
     run(feed())
     names = [thread.name for thread in threading.enumerate()]
     assert not [name for name in names if name.startswith("walengine-database-sink")]
+
+
+def test_a_close_that_is_cancelled_blocks_nobody_and_closes_behind_the_write(sqlite, run):
+    began, go_on = threading.Event(), threading.Event()
+
+    def rows(entry, metadata):
+        began.set()
+        assert go_on.wait(5), "the loop was blocked"
+        return to_rows(entry, metadata)
+
+    async def feed():
+        sink = AsyncSqliteSink(sqlite.path, "rows", COLUMNS, rows)
+        await sink.open()
+        writing = asyncio.ensure_future(sink.write(batch(0)))
+        await asyncio.to_thread(began.wait)
+        closing = asyncio.ensure_future(sink.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        go_on.set()
+        assert await writing
+        await sink.aclose()
+        assert sink._sink._database._connection is None
+
+    run(feed())
+    assert rows_in(sqlite) == rows_for(0)

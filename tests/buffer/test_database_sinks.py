@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import timedelta
 
 import pytest
@@ -231,6 +232,16 @@ def test_values_that_the_table_refuses_leave_everything_as_it_was(place):
     assert rows_in(place) == []
 
 
+def test_text_that_cannot_be_encoded_is_the_databases_refusal(place):
+    """JSON may hold half of a surrogate pair; no database does."""
+    with place.sink(lambda *_: [(0, 0, "\ud800")]) as sink:
+        with pytest.raises(DatabaseError, match=r"rows of batch 0.*surrogates") as raised:
+            sink.write(batch(0))
+        assert not raised.value.unclear
+        assert sink.start_sequence() is None
+    assert rows_in(place) == []
+
+
 def test_a_table_or_a_column_that_is_not_there_is_said_at_opening(place):
     kind = type(place.sink())
     where = place.path if place.kind == "sqlite" else place.conninfo
@@ -260,6 +271,27 @@ def test_a_closed_sink_says_so_and_closing_twice_is_once(place):
     sink.close()
     with pytest.raises(DatabaseError, match="is closed: make a new one"):
         sink.start_sequence()
+
+
+@pytest.mark.parametrize("call", ["write", "skip", "start_sequence", "close"])
+def test_a_call_in_the_middle_of_another_is_refused(place, call):
+    """to_rows may come back, and a signal's handler anywhere: neither hangs, nor mixes the two."""
+    arguments = {"write": (batch(0),), "skip": (0,)}.get(call, ())
+    refused = []
+
+    def back(entry, metadata):
+        with pytest.raises(DatabaseError, match="in the middle of another call") as raised:
+            getattr(sink, call)(*arguments)
+        refused.append(raised.value)
+        return to_rows(entry, metadata)
+
+    with place.sink(back) as sink:
+        writing = threading.Thread(target=sink.write, args=(batch(0),), daemon=True)
+        writing.start()
+        writing.join(10)
+        assert not writing.is_alive()
+        assert len(refused) == len(batch(0).entries)
+    assert rows_in(place) == rows_for(0)
 
 
 def test_a_sink_does_not_survive_a_fork(place):

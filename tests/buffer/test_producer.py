@@ -132,6 +132,21 @@ def test_a_batch_is_written_when_it_is_old_enough():
     in_world(body)
 
 
+def test_a_batch_does_not_fail_for_having_waited_to_be_written():
+    """A flush_interval beyond delivery_timeout would fail each batch before its first request."""
+
+    async def body(world):
+        loop = asyncio.get_running_loop()
+        async with world.producer(flush_interval=600.0, delivery_timeout=8.0) as producer:
+            begin = loop.time()
+            handle = await producer.produce([b"a"])
+            await handle.watcher.await_durable()
+            assert loop.time() - begin == pytest.approx(4.0, abs=0.001)
+        assert await world.batches() == [[b"a"]]
+
+    in_world(body)
+
+
 def test_a_batch_is_written_when_it_exceeds_the_flush_size():
     async def body(world):
         async with world.producer(flush_interval=50.0, flush_size_bytes=100) as producer:

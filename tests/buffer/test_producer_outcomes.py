@@ -297,3 +297,28 @@ def test_a_late_batch_that_cannot_be_checked_fails_as_unclear():
         assert producer.stats().buffered_bytes == 0
 
     in_world(body)
+
+
+def test_a_late_batch_whose_check_breaks_is_decided_all_the_same():
+    """Goal: whatever the check meets, nobody waits for ever, and its bytes are given back."""
+
+    async def body(world):
+        world.plan = at(("create", 0, Fault.SLOW, MANIFEST))
+        world.store._slow_s = 130.0
+        producer = await world.producer(delivery_timeout=200.0).__aenter__()
+        handle = await producer.produce([b"a"])
+        await asyncio.sleep(131)
+
+        async def broken(name):
+            raise RuntimeError(f"no idea what {name} is")
+
+        world.store.head = broken
+        async with asyncio.timeout(1000):
+            with pytest.raises(StorageError, match="no idea.*may be in the queue") as raised:
+                await handle.watcher.await_durable()
+            assert raised.value.unclear
+            await producer.flush()
+            await producer.aclose()
+        assert producer.stats().buffered_bytes == 0
+
+    in_world(body)

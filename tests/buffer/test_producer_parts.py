@@ -4,13 +4,13 @@ import random
 
 import pytest
 
+from walengine.buffer._pace import ERROR_WAIT_MAX_S, ERROR_WAIT_MIN_S, Backoff, Pace
 from walengine.buffer.entry import Listing
 from walengine.buffer.location import BatchNamer, identity_of
 from walengine.buffer.manifest import Manifest
 from walengine.buffer.producer._forming import Batch, Forming
 from walengine.buffer.producer._group import form_group
 from walengine.buffer.producer._input import Input, Limits
-from walengine.buffer.producer._pace import ERROR_WAIT_MAX_S, ERROR_WAIT_MIN_S, Backoff, Pace
 from walengine.buffer.producer._room import Room
 from walengine.buffer.producer._verdict import Attempt, Listed, Verdict, judge, verdict_on
 

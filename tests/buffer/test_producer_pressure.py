@@ -57,6 +57,22 @@ def test_calls_wait_in_the_inbox_only_while_every_slot_is_taken():
     in_world(body)
 
 
+def test_sizes_beyond_the_limits_of_a_batch_and_of_the_buffer_only_mean_more_batches():
+    """flush_size_bytes may be the largest of the three: the other two seal a batch before."""
+
+    async def body(world):
+        options = {"flush_size_bytes": 1 << 30, "max_batch_bytes": 4096, "flush_interval": 50.0,
+                   "max_buffered_bytes": 10_000}  # fmt: skip
+        async with world.producer(**options) as producer:
+            for _ in range(40):
+                await producer.produce([bytes(1000)])
+            assert asyncio.get_running_loop().time() < 5050, "nobody waited for the interval"
+        sizes = [len(batch) for batch in await world.batches()]
+        assert (max(sizes), sum(sizes)) == (4, 40)
+
+    in_world(body)
+
+
 def test_an_open_batch_grows_while_no_slot_is_free():
     """Goal: a slow store gets few large batches, and not many small ones."""
 

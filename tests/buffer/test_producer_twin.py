@@ -1,6 +1,7 @@
 """The synchronous producer: the same promises for threads; and the loop's thread by itself."""
 
 import asyncio
+import sys
 import threading
 import time
 
@@ -156,11 +157,93 @@ def test_closing_in_time_gives_up_what_is_left(where):
     producer.close()
 
 
+def test_a_close_that_is_refused_closes_nothing(where):
+    producer = Producer.open(ProducerConfig(object_store=where, flush_interval=60.0))
+    handle = producer.produce([b"a"])
+    with pytest.raises(TypeError, match="timeout"):
+        producer.close(timeout="5")
+    assert handle.watcher.result() is None
+    producer.close(timeout=60)
+    assert handle.watcher.result() is True
+    assert queued(where) == [b"a"]
+
+
+def test_ctrl_c_in_a_close_gives_nothing_up_and_it_may_be_called_again(where, monkeypatch):
+    store = GatedStore(where.name)
+    producer = Producer.open(
+        ProducerConfig(object_store=where), environment=Environment(store=store)
+    )
+    handle = producer.produce([b"a"])
+
+    def interrupted(work, _=None):
+        future = producer._thread.submit(work)
+        while producer._inner._closing is None:
+            time.sleep(0.001)
+        future.cancel()  # as run() does
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(producer._thread, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        producer.close()
+    monkeypatch.undo()
+    store.gate.set()
+    producer.close()
+    assert handle.watcher.result() is True
+    assert queued(where) == [b"a"]
+
+
+def test_a_closed_producer_is_not_opened_again(where):
+    with Producer(ProducerConfig(object_store=where)) as producer:
+        producer.produce([b"a"])
+    with pytest.raises(QueueError, match="closed: open another"):
+        producer.__enter__()
+    assert not [thread for thread in threading.enumerate() if "Producer" in thread.name]
+
+
+def test_other_threads_may_look_while_calls_come_and_go(where, scaled):
+    """Goal: counting what is held must not trip over the loop that changes it."""
+    settings = ProducerConfig(
+        object_store=where, flush_interval=0.001, flush_size_bytes=1, max_inflight_batches=1
+    )
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with Producer(settings) as producer:
+
+            def work():
+                for _ in range(scaled(100)):
+                    producer.produce([b"a"])
+
+            threads = [threading.Thread(target=work) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                assert producer.stats().calls_undecided >= 0
+                assert "calls undecided" in repr(producer)
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_a_producer_that_was_not_opened_says_so(where):
     producer = Producer(ProducerConfig(object_store=where))
     with pytest.raises(QueueError, match="not open"):
         producer.produce([b"a"])
     producer.close()
+
+
+def test_a_watcher_that_comes_while_the_producer_closes_is_told_the_outcome(where, monkeypatch):
+    producer = Producer.open(ProducerConfig(object_store=where))
+    handle = producer.produce([b"a"])
+    run = producer._thread.run
+
+    def late(work, timeout_s=None):
+        monkeypatch.undo()
+        producer.close()
+        return run(work, timeout_s)
+
+    monkeypatch.setattr(producer._thread, "run", late)
+    handle.watcher.await_durable()
+    assert handle.watcher.result() is True
 
 
 def test_handles_outlive_the_producer(where):
@@ -249,3 +332,59 @@ def test_stopping_lets_every_task_see_its_cancellation():
     thread.stop()
     waiting.join()
     assert (seen, len(errors)) == (["ended"], 1)
+
+
+@pytest.mark.parametrize("when", ["before", "behind"])
+def test_a_finalizer_may_stop_it_in_the_middle_of_a_call(monkeypatch, when):
+    """A twin may be collected wherever this thread allocates: in a watcher's call as well."""
+    thread = LoopThread("x")
+    thread.start()
+    hand_over = asyncio.run_coroutine_threadsafe
+
+    def collecting(work, loop):
+        goes_on = threading.Event()
+        loop.call_soon_threadsafe(goes_on.wait)
+        if when == "before":
+            thread.stop(wait=False)
+        future = hand_over(work, loop)
+        thread.stop(wait=False)
+        goes_on.set()
+        return future
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", collecting)
+    errors = []
+
+    def call():
+        with pytest.raises(QueueError, match="closed") as raised:
+            thread.run(lambda: asyncio.sleep(60))
+        errors.append(raised.value)
+
+    caller = threading.Thread(target=call, daemon=True)
+    caller.start()
+    caller.join(60)
+    assert (caller.is_alive(), len(errors)) == (False, 1)
+    thread._thread.join(60)
+    assert not thread.is_running
+
+
+def test_a_signals_handler_may_close_it_in_the_middle_of_a_call(monkeypatch):
+    thread = LoopThread("x")
+    thread.start()
+    hand_over = asyncio.run_coroutine_threadsafe
+
+    def interrupted(work, loop):
+        thread.stop()
+        return hand_over(work, loop)
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+    errors = []
+
+    def call():
+        with pytest.raises(QueueError, match="closed") as raised:
+            thread.run(lambda: asyncio.sleep(60))
+        errors.append(raised.value)
+
+    caller = threading.Thread(target=call, daemon=True)
+    caller.start()
+    caller.join(60)
+    assert (caller.is_alive(), len(errors)) == (False, 1)

@@ -1,8 +1,11 @@
 """What the cloud's store makes of a server's answers, and which servers are refused."""
 
+import asyncio
 import builtins
+import os
 import socket
 import sys
+import threading
 import time
 import traceback
 
@@ -324,3 +327,69 @@ def test_the_stores_clock_is_read(run, monkeypatch, ahead_ms):
         store.head = head
         reading = run(probe.probe(store))
         assert abs(reading.skew_ms - ahead_ms) <= reading.uncertainty_ms + 1
+
+
+def test_closing_waits_for_the_calls_under_way(run, script):
+    from walengine.buffer.store.cloud import CloudStore  # noqa: PLC0415 (obstore is an extra)
+
+    go_on = threading.Event()
+
+    def held(request):
+        go_on.wait(60)
+        status(200)(request)
+
+    script.answers = [held]
+
+    async def body():
+        store = CloudStore(bucket(script.endpoint, "b"))
+        writing = asyncio.ensure_future(store.put("a", b"1"))
+        while not script.requests:  # noqa: ASYNC110 (another thread appends)
+            await asyncio.sleep(0.001)
+        closing = [asyncio.ensure_future(store.aclose()) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        with pytest.raises(StorageError, match="the store is closed"):
+            await store.put("b", b"2")
+        assert not any(task.done() for task in closing)
+        go_on.set()
+        await asyncio.gather(*closing)
+        assert writing.done()
+        await writing
+        await store.aclose()
+
+    run(body())
+
+
+def test_a_child_of_fork_is_refused(run, script, monkeypatch):
+    """The client's threads are the parent's: without them a call would wait for ever."""
+    from walengine.buffer.store.cloud import CloudStore  # noqa: PLC0415 (obstore is an extra)
+
+    store = CloudStore(bucket(script.endpoint, "b"))
+    child = os.getpid() + 1
+    monkeypatch.setattr(os, "getpid", lambda: child)
+
+    async def body():
+        for call in (store.get("a"), store.put("a", b"1"), store.delete("a")):
+            with pytest.raises(StorageError, match="opened in the parent process"):
+                await call
+        await store.aclose()
+
+    run(body())
+    assert script.requests == []
+
+
+def test_a_listing_that_nobody_ends_holds_up_no_close(run, script):
+    from walengine.buffer.store.cloud import CloudStore  # noqa: PLC0415 (obstore is an extra)
+
+    item = (b"<Contents><Key>a/%d</Key><Size>1</Size><ETag>e</ETag>"
+            b"<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>")  # fmt: skip
+    page = b"<ListBucketResult>" + item % 1 + item % 2 + b"</ListBucketResult>"
+    script.answers = [status(200, page)]
+
+    async def body():
+        store = CloudStore(bucket(script.endpoint, "b"))
+        listing = store.list("a")
+        assert (await anext(listing)).name == "a/1"
+        await store.aclose()
+        await listing.aclose()
+
+    run(body())

@@ -65,11 +65,11 @@ def test_links_in_the_stores_own_places_are_refused(root, check, outside):
     assert (outside / "secret").read_bytes() == b"secret"
 
 
-def test_what_is_no_file_is_no_object(root, check):
+def test_what_is_no_file_is_no_object(root, check, monkeypatch):
     put(check, "d/below")
     os.mkfifo(root / "fifo")
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(root)
+        monkeypatch.chdir(root)
         listener.bind("socket")
 
     async def body(store):
@@ -158,6 +158,16 @@ def test_a_directory_that_others_may_write_to_is_refused_or_asked_for(root, chec
         put(check)
     put(check, allow_shared_dir=True)
     assert (root / "a").stat().st_mode & 0o777 == 0o660
+
+
+def test_a_directory_of_another_user_is_refused_or_asked_for(root, check, monkeypatch):
+    """Its owner could do anything to the queue, and could not read what this user puts there."""
+    root.mkdir(mode=0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: root.stat().st_uid + 1)
+    with pytest.raises(UnsupportedStoreError, match=r"belongs to user \d+.*run as its owner"):
+        put(check)
+    assert files_below(root) == []
+    put(check, allow_shared_dir=True)
 
 
 TWO_USERS = """

@@ -11,6 +11,7 @@ import pytest
 
 from walengine.buffer import (
     AsyncProducer,
+    InvalidInputError,
     ObjectStoreConfig,
     Producer,
     ProducerConfig,
@@ -108,6 +109,26 @@ def test_items_are_safe_from_later_changes_and_what_can_be_no_entry_is_refused(s
                 sink.send(wrong)
         sink.send(bytes(96))
     assert [entry for batch, _ in queued_now(store) for entry in batch] == [b"before", bytes(96)]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "error"), [("text", TypeError), (bytes(1025), InvalidInputError)]
+)
+def test_metadata_that_the_producer_would_refuse_with_every_batch(store, metadata, error):
+    config = options(store, max_manifest_bytes=4096)
+    with Producer(config) as producer, pytest.raises(error, match="metadata"):
+        ProducerSink(producer, metadata=metadata)
+
+
+def test_an_interrupt_behind_the_last_part_leaves_nothing_to_produce(store):
+    """Ctrl-C may come when all of a batch is durable and the sink has not taken note."""
+    with Producer(options(store)) as producer, ProducerSink(producer) as sink:
+        sink.send(b"a")
+        sink._shell.destination.write([b"a"])
+        sink._shell.destination._durable = 1
+        sink.flush()
+        assert sink.buffered_count() == 0
+    assert queued_now(store) == [([b"a"], [b""])]
 
 
 def test_a_large_batch_goes_in_as_many_calls_as_the_producer_takes(store):

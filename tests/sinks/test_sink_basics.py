@@ -115,6 +115,23 @@ def test_an_item_without_a_size_is_refused():
     assert sink.flushed_count() == 1
 
 
+def test_a_size_or_a_clock_that_fails_leaves_the_sink_as_it_was():
+    """Goal: the item is not accepted, and nothing of it is counted."""
+    now = [0.0]
+    options = SinkOptions(max_bytes=8, size_of=lambda item: item, max_age=1, clock=lambda: now[0])
+    sink = BatchSink(100, options)
+    sink.send(4)
+    for size in (None, "4"):
+        with pytest.raises(TypeError):
+            sink.send(size)
+    now.clear()
+    with pytest.raises(IndexError):
+        sink.send(4)
+    now.append(0.0)
+    assert sink.buffered_count() == 1
+    assert (sink._core._sizes, sink._core._waiting_bytes, len(sink._core._times)) == ([4], 4, 1)
+
+
 def test_age_trigger_in_send_and_poll():
     clock = Clock()
     sink = BatchSink(100, SinkOptions(max_age=timedelta(seconds=2), clock=clock))

@@ -1,6 +1,7 @@
 """Calls that come back to the sink: from callbacks between writes, and from the write itself."""
 
 import asyncio
+import threading
 
 import pytest
 
@@ -13,6 +14,7 @@ from walengine.sinks import (
     SinkClosedError,
     SinkError,
     SinkOptions,
+    StatsSink,
 )
 
 HANG_S = 10
@@ -283,3 +285,18 @@ def test_a_callback_that_meets_the_error_of_a_send_does_not_take_it_away():
     sink = None
     within(body())
     assert got == ["first"]
+
+
+def test_a_signals_handler_may_ask_for_stats_while_they_change():
+    sink = StatsSink()
+    found = []
+
+    def interrupted():
+        with sink._counter.lock:
+            sink.record_batch(3)
+            found.append(tuple(sink.stats()))
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(HANG_S)
+    assert found == [(3, 1, 3)]

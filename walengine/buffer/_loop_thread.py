@@ -6,6 +6,9 @@ behind is the twin's to warn of. It never refers to the twin, which can so be co
 
 A wait that a signal interrupts (Ctrl-C) cancels the coroutine. In the child of a fork the thread
 is not there: every call is refused, where it would otherwise wait for ever.
+
+The lock keeps what is handed to the loop in front of its end. It is re-entrant: a twin may be
+collected, and a signal's handler may close it, in the middle of a call that has the lock.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class LoopThread:
         self.name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._forked = False
         _all.add(self)
 
@@ -53,11 +56,15 @@ class LoopThread:
             if self._loop is not None:
                 return
             loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=_main, args=(loop,), name=f"walengine-{self.name}", daemon=True
             )
-            self._thread.start()
-            self._loop = loop
+            try:
+                thread.start()
+            except BaseException:  # the system has no more threads
+                loop.close()
+                raise
+            self._thread, self._loop = thread, loop
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]], timeout_s: float | None = None) -> T:
         """Run a coroutine on the loop and wait for what it returns.
@@ -93,7 +100,10 @@ class LoopThread:
                     f"{self.name}: called from its own event loop's thread, where it would wait "
                     "for itself; use the asynchronous twin there"
                 )
-            return asyncio.run_coroutine_threadsafe(_called(work), loop)
+            future = _handed_over(_called(work), loop)
+            if self._loop is not loop:  # stopped in here, by this very thread: it may never begin
+                future.cancel()
+            return future
 
     def stop(self, *, wait: bool = True) -> None:
         """End the loop: what still runs is cancelled. A second call does nothing.
@@ -114,11 +124,21 @@ class LoopThread:
     def after_fork_in_child(self) -> None:
         """Refuse from now on: the thread is the parent's."""
         self._forked = True
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def _refuse_child(self) -> None:
         if self._forked:
             raise QueueError(f"{self.name}: opened in the parent process; open one in this process")
+
+
+def _handed_over(work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> Future[T]:
+    try:
+        return asyncio.run_coroutine_threadsafe(work, loop)
+    except RuntimeError:  # the loop is closed
+        work.close()
+        future: Future[T] = Future()
+        future.cancel()
+        return future
 
 
 async def _called(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -130,10 +150,10 @@ def _main(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        while tasks := asyncio.all_tasks(loop):
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:

@@ -11,21 +11,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from walengine.buffer._form import (
-    Form,
-    check_all,
-    choice,
-    duration,
-    integer,
-    setting,
-    text,
-    texts,
-)
+from walengine.buffer._form import Form, check_all, setting
+from walengine.buffer._kinds import choice, duration, integer, text, texts
 from walengine.buffer.compression import CompressionType
 from walengine.buffer.location import normalise_path, normalise_prefix, parse_batch_name
 from walengine.buffer.store_config import ObjectStoreConfig, object_store
 
-__all__ = ["NAME_AGE_MAX", "OWNER_NAME", "ConsumerConfig", "ProducerConfig"]
+__all__ = ["CONSUMER_NAME", "NAME_AGE_MAX", "OWNER_NAME", "ConsumerConfig", "ProducerConfig"]
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -40,6 +32,9 @@ GRACE_PERIOD_MIN: Final = 2 * NAME_AGE_MAX
 
 OWNER_NAME: Final = "_queue.json"
 """Object below the prefix that names the queue's manifest."""
+
+CONSUMER_NAME: Final = "_consumer.json"
+"""Object below the prefix by which the command line's consumer is seen."""
 
 _PATH = text(lambda _, value: normalise_path(value))
 _PREFIX = text(lambda _, value: normalise_prefix(value))
@@ -68,7 +63,8 @@ class ProducerConfig(_QueueForm):
         object_store: Where; the consumer's must mean the same.
         data_path_prefix: Objects of batches are below it; the same as the consumer's.
         manifest_path: Name of the manifest, which is the queue; the same as the consumer's.
-        flush_interval: A batch is written when it is so old; a timedelta once it is kept here.
+        flush_interval: A batch is written when it is so old, or when half of delivery_timeout is
+            over; a timedelta once it is kept here.
         flush_size_bytes: Or when its entries and metadata have more than so many bytes.
         max_buffered_inputs: Calls that may wait to be taken into a batch.
         batch_compression: Of the entries.
@@ -165,7 +161,8 @@ class ConsumerConfig(_QueueForm):
 
 
 def _check_names(data_path_prefix: str, manifest_path: str) -> None:
-    if parse_batch_name(manifest_path) or manifest_path == f"{data_path_prefix}/{OWNER_NAME}":
+    taken = {f"{data_path_prefix}/{name}" for name in (OWNER_NAME, CONSUMER_NAME)}
+    if parse_batch_name(manifest_path) or manifest_path in taken:
         raise ValueError(
             f"manifest_path {manifest_path!r} is a name that the queue gives to others"
         )

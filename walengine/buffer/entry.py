@@ -212,3 +212,6 @@ class _Decoder:
             f"manifest {self._name}: sequence {self._sequence}: {problem} (at offset {offset})",
             object=self._name, offset=offset, sequence=self._sequence,
         )  # fmt: skip
+
+
+Metadata.__module__ = "walengine.buffer"

@@ -177,3 +177,6 @@ async def _replace(store: ObjectStore, name: str, manifest_path: str, etag: str)
         f"{store.url}: {name} was changed by somebody else at the same time: look, and try again",
         object=name,
     )
+
+
+Adoption.__module__ = adopt.__module__ = "walengine.buffer"

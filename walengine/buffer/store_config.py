@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 from urllib.parse import quote, urlsplit
 
-from walengine.buffer._form import Form, Kind, boolean, check_all, setting, text
+from walengine.buffer._form import Form, check_all, setting
+from walengine.buffer._kinds import Kind, boolean, text
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 
@@ -120,7 +121,7 @@ class LocalObjectStoreConfig(ObjectStoreConfig):
 
     Attributes:
         path: The directory; made when the first object is written.
-        allow_shared_dir: Accept one that group or others may write to.
+        allow_shared_dir: Accept one that is another user's, or that group or others may write to.
     """
 
     tag: ClassVar[str] = "Local"

@@ -22,14 +22,15 @@ from typing import Any, Final
 
 from walengine.buffer._environment import Environment
 from walengine.buffer._queue import Queue
+from walengine.buffer.config import CONSUMER_NAME
 from walengine.buffer.errors import QueueError, StorageError
 
 __all__ = ["Presence", "refuse_active"]
 
-NAME: Final = "_consumer.json"
 RENEW_S: Final = 10.0
 SILENCE_MAX_S: Final = 30.0
 BYTES_MAX = 16 * 1024
+NUMBERS = ("epoch", "renewed_ms", "pid")
 
 
 async def refuse_active(queue: Queue, environment: Environment) -> None:
@@ -60,7 +61,7 @@ async def refuse_active(queue: Queue, environment: Environment) -> None:
 
 def name_of(queue: Queue) -> str:
     """Return the name of the object."""
-    return f"{queue.data_path_prefix}/{NAME}"
+    return f"{queue.data_path_prefix}/{CONSUMER_NAME}"
 
 
 class Presence:
@@ -118,15 +119,16 @@ class Presence:
 
 
 def _decoded(data: bytes) -> dict[str, Any]:
-    """Return what a note says; nothing if it is none, or has a field of the wrong type."""
+    """Return what a note says; nothing if it is none, or has a number that cannot be."""
     try:
         note = json.loads(data)
     except (ValueError, RecursionError):
         return {}
-    numbers = ("epoch", "renewed_ms", "pid")
-    if not isinstance(note, dict) or any(type(note.get(name)) is not int for name in numbers):
-        return {}
-    return note
+    return note if isinstance(note, dict) and all(map(_is_number, map(note.get, NUMBERS))) else {}
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
 
 
 def _is_dead(note: dict[str, Any]) -> bool:

@@ -71,7 +71,10 @@ def configuration(
     Raises:
         click.UsageError: They name no queue, or a field is wrong.
     """
-    values = kind.parse_env(VARIABLES, os.environ)
+    try:
+        values = kind.parse_env(VARIABLES, os.environ)
+    except ValueError as error:
+        raise click.UsageError(f"in the environment: {error}") from None
     if config_file is not None:
         values |= _from_file(kind, config_file)
     names = {"manifest_path": manifest_path, "data_path_prefix": data_path_prefix}
@@ -111,16 +114,17 @@ def _from_file(kind: type[C], path: Path) -> dict[str, Any]:
         # The parser's message may show a line, and a line may hold a key; where is enough.
         where = str(error).rpartition("(at ")[2].rstrip(")") if "(at " in str(error) else "UTF-8"
         raise click.UsageError(f"--config {path}: it is no TOML ({where})") from None
-    own = {}
+    own: dict[str, Any] = {}
     for role in ROLES.values():
         table = values.pop(role, {})
         if not isinstance(table, dict):
             raise click.UsageError(f"--config {path}: {role} must be a table: [{role}]")
         if role == ROLES[kind]:
             own = table
+    values |= own
     if not isinstance(values.get("object_store", {}), dict):
         raise click.UsageError(f"--config {path}: object_store must be a table: [object_store]")
-    return values | own
+    return values
 
 
 def _hint(kind: type, config_file: Path | None, problem: str) -> str:

@@ -42,7 +42,7 @@ def place_of(url: str) -> Place:
     Raises:
         click.BadParameter: It means none.
     """
-    parts = urlsplit(url)
+    parts = split_url("--store", url)
     if parts.scheme == "memory":
         raise click.BadParameter(
             f"--store {url}: memory is one process's own, and this command's ends with it; "
@@ -61,6 +61,19 @@ def place_of(url: str) -> Place:
         return _READERS[parts.scheme](url, parts)
     except ValueError as error:
         raise click.BadParameter(f"--store {url}: {error}") from None
+
+
+def split_url(option: str, url: str) -> SplitResult:
+    """Take a URL apart.
+
+    Raises:
+        click.BadParameter: It is none: a bracket without its other half, for one.
+    """
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        # It may hold a password, which no message shows.
+        raise click.BadParameter(f"{option}: this is no URL ({error})") from None
 
 
 def read_object(url: str, name: str, max_bytes: int) -> bytes | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import click
 
@@ -16,6 +16,7 @@ from walengine.buffer import AsyncDatabaseSink, AsyncPostgresSink, AsyncSqliteSi
 from walengine.buffer.database import Row, ToRows
 from walengine.buffer.entry import Metadata
 from walengine.buffer.errors import DatabaseError, QueueError
+from walengine.cli._store import split_url
 
 ROWS = ("text", "bytes", "json")
 POSTGRES = ("postgresql", "postgres")
@@ -61,7 +62,7 @@ def target_of(
             f"--rows {rows} fills one column, and --columns names {len(names)}; --rows json "
             "takes entries that are JSON objects, a key for each column"
         )
-    scheme = urlsplit(into).scheme if "://" in into else ""
+    scheme = split_url("--into", into).scheme if "://" in into else ""
     if scheme not in {"", "sqlite", *POSTGRES}:
         raise click.UsageError(
             f"--into {scheme}://…: a SQLite file (PATH or sqlite:///PATH) or postgresql://…"
@@ -102,7 +103,7 @@ def sink_of(target: Target, queue: str, name: str | None) -> AsyncDatabaseSink:
 def _sqlite_path(into: str) -> Path | None:
     if "://" not in into:
         return Path(into)
-    parts = urlsplit(into)
+    parts = split_url("--into", into)
     if parts.scheme != "sqlite":
         return None
     if parts.netloc or parts.query or parts.fragment or parts.path in {"", "/"}:

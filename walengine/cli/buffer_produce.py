@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections import deque
@@ -71,7 +72,7 @@ def produce(
         with Producer(config) as producer:
             try:
                 for entries in split(chunks(source, feed.settle), ENTRY_BYTES_MAX):
-                    feed.add(producer, entries, metadata.encode())
+                    feed.add(producer, entries, os.fsencode(metadata))
             except RecordTooLargeError as error:
                 raise WalError(str(error).replace("record", "entry")) from None
             finally:

@@ -250,7 +250,8 @@ class AsyncShell(Generic[T]):
             self._settle(None)
             return
         self.core.note_level()
-        self._task = loop.create_task(self._finish(under_way))
+        # Not by create_task: with a program's eager task factory it might be over in here.
+        self._task = asyncio.Task(self._finish(under_way), loop=loop)
         _writes.add(self._task)
         self._task.add_done_callback(self._on_done)
 

@@ -115,12 +115,14 @@ class Core(Generic[T]):
 
     def accept(self, item: T) -> int:
         """Put one item behind the others; return its position in the order."""
-        if self._max_bytes is not None:
-            size = self._size_of(item)
-            self._sizes.append(size)
-            self._waiting_bytes += size
+        # What is the caller's code, and may raise, comes before anything is changed.
+        size = self._size_of(item) if self._max_bytes is not None else 0
+        waiting_bytes = self._waiting_bytes + size
         if self._max_age is not None:
             self._times.append(self.options.clock())
+        if self._max_bytes is not None:
+            self._sizes.append(size)
+            self._waiting_bytes = waiting_bytes
         self.items.append(item)
         position = self.accepted
         self.accepted += 1

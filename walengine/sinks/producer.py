@@ -32,10 +32,15 @@ class _Queue(Destination["ReadableBuffer"], Generic[P]):
     needs_network = True
 
     def __init__(self, producer: P, metadata: bytes) -> None:
+        from walengine.buffer.producer._input import Input  # noqa: PLC0415 (the producer has it)
+
         config = producer.config
         self._producer: P = producer
-        self._metadata = metadata
-        self._max_bytes = min(config.max_batch_bytes, config.max_buffered_bytes - len(metadata))
+        # What the producer would refuse with every batch is refused here, before there is an item.
+        self._metadata = Input([b""], metadata, producer._limits).metadata  # noqa: SLF001
+        self._max_bytes = min(
+            config.max_batch_bytes, config.max_buffered_bytes - len(self._metadata)
+        )
         self._durable = 0  # leading items of the batch that is being written
 
     def admit(self, item: ReadableBuffer) -> bytes:
@@ -67,7 +72,8 @@ class _Queue(Destination["ReadableBuffer"], Generic[P]):
                 part, size = [], 0
             part.append(item)
             size += item_bytes
-        yield part
+        if part:  # else an interrupt came when all of it was durable
+            yield part
 
 
 class _SyncQueue(_Queue["Producer"]):
@@ -107,6 +113,9 @@ class ProducerSink(BufferedSink["ReadableBuffer"]):
         capacity: Items of a batch.
         options: Other triggers and the watermarks.
         metadata: Kept in the manifest for each batch.
+
+    Raises:
+        InvalidInputError, TypeError: The metadata is too large, or not bytes-like.
 
     Example:
         >>> from walengine.buffer import ObjectStoreConfig, Producer, ProducerConfig

@@ -32,7 +32,7 @@ class _Counter:
     """Counts batches; apart from the sink, so that the inner sink does not hold the outer one."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal's handler may come back
         self.unflushed = 0  # sent since the last flush, where the inner sink tells of no batches
         self._items = 0
         self._batches = 0

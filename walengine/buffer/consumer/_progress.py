@@ -64,10 +64,6 @@ class Progress:
         self._skipped.add(sequence)
         self.deliver(sequence)
 
-    def is_skipped(self, sequence: int) -> bool:
-        """Tell whether a sequence was skipped and is not acked."""
-        return sequence in self._skipped
-
     def check_ack(self, sequence: int) -> None:
         """Check that this is the next to be acked.
 

@@ -1,8 +1,7 @@
 """Attempts at one change of the manifest: read, swap, and again after a conflict.
 
 A swap that lost, or whose outcome is not clear, brings no answer: whoever asks reads again and
-looks. Three conflicts in a row are tried again at once; behind them each attempt waits a random
-part of a measured trip to the store, so that no two programs go on in step.
+looks. How long it waits before that is the same for all who swap (``_pace.py``).
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from walengine.buffer._pace import Pace
 from walengine.buffer._queue import Queue, Snapshot
 from walengine.buffer.errors import StorageError
 from walengine.buffer.manifest import Manifest
@@ -19,7 +19,6 @@ __all__ = ["Swaps"]
 
 log = logging.getLogger("walengine.buffer")
 
-AT_ONCE_MAX = 3
 UNCLEAR_MAX = 8
 """So many unclear outcomes of one change are the store's failure, and the caller's to judge."""
 
@@ -35,17 +34,17 @@ class Swaps:
     def __init__(self, queue: Queue, metrics: Metrics) -> None:
         self._queue = queue
         self._metrics = metrics
-        self._lost = 0
+        self._pace = Pace(queue.environment.random)
+        self._wait_s = 0.0
         self._unclear = 0
-        self._trip_s = 0.0
 
     async def read(self) -> Snapshot:
         """Return the manifest to change, after the wait that is due; raises as reading does."""
-        if self._lost > AT_ONCE_MAX:
-            await asyncio.sleep(self._trip_s * self._queue.environment.random.random())
+        if self._wait_s:
+            await asyncio.sleep(self._wait_s)
         began_s = asyncio.get_running_loop().time()
         snapshot = await self._queue.read_manifest()
-        self._trip_s = asyncio.get_running_loop().time() - began_s
+        self._pace.measured(asyncio.get_running_loop().time() - began_s)
         return snapshot
 
     async def swap(self, snapshot: Snapshot, manifest: Manifest) -> Snapshot | None:
@@ -70,5 +69,5 @@ class Swaps:
             if swapped is None:
                 self._metrics.count("buffer.manifest_conflicts")
         if swapped is None:
-            self._lost += 1
+            self._wait_s = self._pace.after_conflict()
         return swapped

@@ -18,7 +18,7 @@ from walengine.buffer._queue import Queue
 from walengine.buffer.collector._background import Collector, SteadyClock
 from walengine.buffer.config import ConsumerConfig
 from walengine.buffer.consumer._delivery import Delivery
-from walengine.buffer.consumer._lifetime import cancel_other, check_position, forget
+from walengine.buffer.consumer._ends import cancel_other, check_position, forget
 from walengine.buffer.consumer._read_ahead import read_ahead
 from walengine.buffer.consumer._session import Session
 from walengine.buffer.consumer.batches import BatchDescriptor, ConsumedBatch

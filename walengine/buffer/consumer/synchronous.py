@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import weakref
 from collections.abc import AsyncGenerator, Generator
 from datetime import timedelta
-from types import TracebackType
 from typing import Self
 
 from walengine.buffer._environment import Environment
 from walengine.buffer._loop_thread import LoopThread
+from walengine.buffer._twin import Twin
 from walengine.buffer.config import ConsumerConfig
 from walengine.buffer.consumer.asynchronous import AsyncConsumer
 from walengine.buffer.consumer.batches import BatchDescriptor, ConsumedBatch
 from walengine.buffer.consumer.fetch import ConsumerFetchHandle
 from walengine.buffer.consumer.stats import ConsumerStats
 from walengine.buffer.errors import QueueError
-from walengine.buffer.metrics import Metrics
 
 __all__ = ["Consumer", "FetchHandle"]
 
 
-class Consumer:
+class Consumer(Twin[AsyncConsumer]):
     """The synchronous twin of ``AsyncConsumer``: the same promises, for any number of threads.
 
     A call that Ctrl-C ends may have moved the cursor: open again, and the batch comes again.
@@ -49,11 +47,9 @@ class Consumer:
         allow_gap: bool = False,
         environment: Environment | None = None,
     ) -> None:
-        self._inner = AsyncConsumer(
-            config, last_acked_sequence, allow_gap=allow_gap, environment=environment
+        super().__init__(
+            AsyncConsumer(config, last_acked_sequence, allow_gap=allow_gap, environment=environment)
         )
-        self._thread = LoopThread("Consumer")
-        weakref.finalize(self, self._thread.stop, wait=False)
 
     @classmethod
     def open(
@@ -67,38 +63,6 @@ class Consumer:
         """Return an open consumer; raises as ``AsyncConsumer.open`` does."""
         consumer = cls(config, last_acked_sequence, allow_gap=allow_gap, environment=environment)
         return consumer.__enter__()
-
-    def __enter__(self) -> Self:
-        """Open, unless it is open; raises as ``AsyncConsumer.open`` does."""
-        self._thread.start()
-        try:
-            self._thread.run(self._inner.__aenter__)
-        except BaseException:
-            self._thread.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close; an error of the block is not covered by one of closing."""
-        try:
-            self.close()
-        except QueueError:
-            if error is None:
-                raise
-
-    def close(self) -> None:
-        """Take what is acked off the manifest, and close; raises as ``aclose`` does."""
-        if not self._thread.is_running:
-            return
-        try:
-            self._thread.run(self._inner.aclose)
-        finally:
-            self._thread.stop()
 
     def next_batch(self) -> ConsumedBatch | None:
         """Return the next batch, or None if there is none now; raises as the twin's does."""
@@ -121,7 +85,7 @@ class Consumer:
     ) -> Generator[ConsumedBatch, None, None]:
         """Yield batches for ever, fetched ahead; arguments and errors as the twin's."""
         inner = self._inner.batches(prefetch=prefetch, poll_interval=poll_interval)
-        return _iterated(inner, self._thread)
+        return self._iterated(inner)
 
     def skip(self, sequence: int, reason: str) -> None:
         """Pass over a batch that cannot be had; raises as the twin's does."""
@@ -138,6 +102,31 @@ class Consumer:
     def flush(self) -> None:
         """Take everything that is acked off the manifest; raises as the twin's does."""
         self._thread.run(self._inner.flush)
+
+    def _iterated(
+        self, inner: AsyncGenerator[ConsumedBatch, None]
+    ) -> Generator[ConsumedBatch, None, None]:
+        """Yield what the asynchronous one does; whoever iterates keeps the consumer."""
+        thread = self._thread
+        # A wait that Ctrl-C ended is still being cancelled when the generator is closed.
+        turn = asyncio.Lock()
+
+        async def one() -> ConsumedBatch:
+            async with turn:
+                return await anext(inner)
+
+        async def close() -> None:
+            async with turn:
+                await inner.aclose()
+
+        try:
+            while True:
+                yield thread.run(one)
+        finally:
+            # Not waited for: in a collection, which comes anywhere, the loop may wait for this
+            # thread. On the loop's own thread it is refused, and the loop closes it.
+            with contextlib.suppress(QueueError):
+                thread.submit(close)
 
     @property
     def is_open(self) -> bool:
@@ -164,18 +153,9 @@ class Consumer:
         return self._inner.stats()
 
     @property
-    def metrics(self) -> Metrics:
-        """The instruments, for a ``PrometheusCollector``."""
-        return self._inner.metrics
-
-    @property
     def config(self) -> ConsumerConfig:
         """What it consumes."""
         return self._inner.config
-
-    def __repr__(self) -> str:
-        """Show what it consumes and how far it is."""
-        return repr(self._inner).replace("AsyncConsumer", type(self).__name__, 1)
 
 
 class FetchHandle:
@@ -188,29 +168,6 @@ class FetchHandle:
     def fetch(self, descriptor: BatchDescriptor) -> ConsumedBatch:
         """Return the batch; raises as the twin's does."""
         return self._thread.run(lambda: self._inner.fetch(descriptor))
-
-
-def _iterated(
-    inner: AsyncGenerator[ConsumedBatch, None], thread: LoopThread
-) -> Generator[ConsumedBatch, None, None]:
-    # A wait that Ctrl-C ended is still being cancelled when the generator is closed.
-    turn = asyncio.Lock()
-
-    async def one() -> ConsumedBatch:
-        async with turn:
-            return await anext(inner)
-
-    async def close() -> None:
-        async with turn:
-            await inner.aclose()
-
-    try:
-        while True:
-            yield thread.run(one)
-    finally:
-        # Not where it cannot wait, in a collection on the loop's own thread: the loop closes it.
-        with contextlib.suppress(QueueError):
-            thread.run(close)
 
 
 for _kind in (Consumer, FetchHandle):

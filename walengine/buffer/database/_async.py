@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -28,7 +28,7 @@ class AsyncDatabaseSink:
     def __init__(self, sink: DatabaseSink) -> None:
         self._sink = sink
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="walengine-database-sink")
-        self._closed = False
+        self._closing: Future[None] | None = None
 
     def __repr__(self) -> str:
         """Show where the rows go, and no password."""
@@ -56,13 +56,12 @@ class AsyncDatabaseSink:
 
     async def aclose(self) -> None:
         """Wait for what is under way and release the connection; twice is once."""
-        if self._closed:
-            return
-        self._closed = True
-        try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._sink.close)
-        finally:
-            self._thread.shutdown()  # it has nothing more to do
+        if self._closing is None:
+            self._closing = self._thread.submit(self._sink.close)
+            self._thread.shutdown(wait=False)  # what it was given it still does
+        # A wait that is cancelled must not take the closing off the thread's list.
+        await asyncio.shield(asyncio.wrap_future(self._closing))
+        self._thread.shutdown()  # it has nothing more to do
 
     async def __aenter__(self) -> Self:
         try:
@@ -82,7 +81,7 @@ class AsyncDatabaseSink:
         await self.aclose()
 
     async def _run(self, call: Callable[[], T]) -> T:
-        if self._closed:
+        if self._closing is not None:
             raise DatabaseError(f"{self!r} is closed: make a new one")
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 

@@ -100,7 +100,9 @@ class DatabaseSink:
         self._width = len(columns)
         self._queue = queue
         self._retention_s = retention.total_seconds()
-        self._lock = threading.Lock()
+        # Re-entrant, so that to_rows and signals' handlers that come back are refused, not hung.
+        self._lock = threading.RLock()
+        self._is_busy = False
         self._pid = os.getpid()
         self._closed = False
         # The sequence that the row was last known to have; settled: nothing has happened since
@@ -184,10 +186,14 @@ class DatabaseSink:
         return DatabaseSinkStats(self._batches, self._rows, self._duplicates, self._known)
 
     def close(self) -> None:
-        """Release the connection; twice is once. There is nothing to flush."""
+        """Release the connection; twice is once. There is nothing to flush.
+
+        Raises:
+            DatabaseError: Called in the middle of another call, by to_rows or a signal's handler.
+        """
         if os.getpid() != self._pid:
             return  # the connection is the parent's
-        with self._lock:
+        with self._alone():
             self._closed = True
             self._database.close()
 
@@ -330,10 +336,24 @@ class DatabaseSink:
                 f"{self._database.where}: this sink belongs to process {self._pid}, which was "
                 "forked: make one here"
             )
-        with self._lock:
+        with self._alone():
             if self._closed:
                 raise DatabaseError(f"{self._database.where}: the sink is closed: make a new one")
             yield
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._lock:
+            if self._is_busy:
+                raise DatabaseError(
+                    f"{self._database.where}: called in the middle of another call, by to_rows or "
+                    "by a signal's handler: call it when that one has returned"
+                )
+            self._is_busy = True
+            try:
+                yield
+            finally:
+                self._is_busy = False
 
     @contextmanager
     def _failing(self, what: str, *, unclear: bool = False) -> Iterator[None]:

@@ -16,12 +16,16 @@ def checked_name(what: str, name: object) -> str:
 
     Raises:
         TypeError: It is no str.
-        ValueError: It is empty, or has a NUL.
+        ValueError: It is empty, has a NUL, or half of a surrogate pair.
     """
     if not isinstance(name, str):
         raise TypeError(f"{what} must be a str, not {type(name).__name__}")
     if not name or "\x00" in name:
         raise ValueError(f"{what} must not be empty, and no NUL in it")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} {name!r} is no text") from None
     return name
 
 

@@ -144,7 +144,7 @@ class PostgresDatabase:
 
     Attributes:
         where: For messages.
-        failures: What the driver raises.
+        failures: What the driver raises; UnicodeError for text that is none.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class PostgresDatabase:
         stall_timeout_ms: int,
     ) -> None:
         self._psycopg = _import_psycopg()
-        self.failures: tuple[type[Exception], ...] = (self._psycopg.Error,)
+        self.failures: tuple[type[Exception], ...] = (self._psycopg.Error, UnicodeError)
         self._conninfo = _parsed(conninfo)
         checked_name("table", table)
         checked_name("state_table", state_table)

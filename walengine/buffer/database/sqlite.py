@@ -112,10 +112,11 @@ class SqliteDatabase:
 
     Attributes:
         where: For messages.
-        failures: What the driver raises; OverflowError for integers beyond 64 bits.
+        failures: What the driver raises; OverflowError for integers beyond 64 bits, UnicodeError
+            for text that is none.
     """
 
-    failures: tuple[type[Exception], ...] = (sqlite3.Error, OverflowError)
+    failures: tuple[type[Exception], ...] = (sqlite3.Error, OverflowError, UnicodeError)
 
     def __init__(
         self,
@@ -155,9 +156,12 @@ class SqliteDatabase:
         if not self._path.exists():
             raise sqlite3.OperationalError("there is no such database: make it, with its table")
         connection = sqlite3.connect(
-            f"file:{quote(str(self._path))}?mode=rw", uri=True, timeout=self._lock_timeout_s,
-            isolation_level=None, check_same_thread=False,
-        )  # fmt: skip
+            f"file:{quote(os.fsencode(self._path))}?mode=rw",
+            uri=True,
+            timeout=self._lock_timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+        )
         self._connection = connection
         try:
             self._file = self._file_now()

@@ -6,7 +6,7 @@
 
 ``_pipeline.py`` is the core. Around it: what one call brings (``_input``, ``_outcome``), who waits
 for room (``_room``, ``_waiting``), batches (``_forming``, ``_names``, ``_upload``), the manifest
-(``_append`` with the pure ``_group``, ``_verdict`` and ``_pace``), what was listed late (``_late``)
+(``_append`` with the pure ``_group`` and ``_verdict``), what was listed late (``_late``)
 and what fails (``_failing``). The two faces are ``asynchronous`` and ``synchronous``.
 """
 

@@ -16,6 +16,7 @@ import asyncio
 import logging
 from typing import Final, Protocol
 
+from walengine.buffer._pace import Pace
 from walengine.buffer._queue import Queue, Snapshot
 from walengine.buffer.entry import Listing
 from walengine.buffer.errors import ObjectTooLargeError, StorageError
@@ -26,7 +27,6 @@ from walengine.buffer.producer._forming import Batch
 from walengine.buffer.producer._group import form_group
 from walengine.buffer.producer._held import Held
 from walengine.buffer.producer._names import Names
-from walengine.buffer.producer._pace import Pace
 from walengine.buffer.producer._verdict import Attempt, Judgement, Listed, judge
 
 __all__ = ["Appender", "Line"]

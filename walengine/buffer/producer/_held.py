@@ -62,11 +62,15 @@ class Held:
         return [outcomes[-1] for outcomes in groups] + [call.outcome for call in self.inbox]
 
     def count(self) -> tuple[int, int]:
-        """Return how many calls there are, and how many entries in them."""
-        batches = [*self.late, *self.line]
-        calls = sum(len(each.outcomes) for each in batches) + len(self.open_batch.outcomes)
-        entries = sum(each.entry_count for each in batches) + len(self.open_batch.entries)
-        return calls + len(self.inbox), entries + sum(len(each.entries) for each in self.inbox)
+        """Return how many calls there are, and how many entries in them; from any thread.
+
+        What the loop changes is copied first, each in one step: a walk in Python would trip over
+        it. Between two of the steps a call may move on, and count in both or in neither.
+        """
+        inbox, batches, opened = list(self.inbox), [*self.late, *self.line], self.open_batch
+        calls = sum(len(each.outcomes) for each in batches) + len(opened.outcomes)
+        entries = sum(each.entry_count for each in batches) + len(opened.entries)
+        return calls + len(inbox), entries + sum(len(each.entries) for each in inbox)
 
     def split(self, attempts: Iterable[Attempt]) -> tuple[list[Outcome], list[Outcome]]:
         """Return the outcomes of what is certainly not listed, and of what may be.

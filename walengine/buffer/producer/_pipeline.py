@@ -87,6 +87,8 @@ class Pipeline:
         self._append_task: asyncio.Task[None] | None = None
         self._tasks = Tasks(self._on_error, self._on_shutdown)
         self._late_tasks = Tasks(self._on_error, self._on_shutdown)
+        # Else a long flush_interval would have a batch fail before anything was tried.
+        self._open_max_s = min(config.flush_interval_s, config.delivery_timeout_s / 2)
         self._waiting = Waiting(self.room, self._advance)
         self._failing = Failing(config, queue.name)
         self.lost = (0, 0)
@@ -169,7 +171,7 @@ class Pipeline:
             self._age_timer.cancel()
             self._age_timer = None
         self.held.line.append(batch)
-        self._tasks.spawn(self._upload(batch))
+        self._tasks.spawn(self._upload, batch)
 
     async def _upload(self, batch: Batch) -> None:
         await self._uploader.upload(batch)
@@ -177,7 +179,7 @@ class Pipeline:
 
     def _start_append(self) -> None:
         if self._append_task is None and self._appender.has_work:
-            self._append_task = self._tasks.spawn(self._appender.run())
+            self._append_task = self._tasks.spawn(self._appender.run)
             self._append_task.add_done_callback(self._append_ended)
 
     def _append_ended(self, task: asyncio.Task[None]) -> None:
@@ -191,7 +193,7 @@ class Pipeline:
     def renew(self, batch: Batch) -> None:
         """Upload the batch again, under a new name."""
         batch.name = None
-        self._tasks.spawn(self._upload(batch))
+        self._tasks.spawn(self._upload, batch)
 
     def listed(self, batch: Batch, listed: Listed) -> None:
         """The batch is in the queue."""
@@ -201,7 +203,7 @@ class Pipeline:
         else:
             self.counters.listed_late += 1
             self.held.late.add(batch)
-            self._late_tasks.spawn(self._look_after(batch, listed.location))
+            self._late_tasks.spawn(self._look_after, batch, listed.location)
         self._advance()
 
     def hold_up(self, is_full: bool) -> None:
@@ -222,6 +224,10 @@ class Pipeline:
                 await look_after(self.queue, batch, location, self.counters)
         except TimeoutError:
             self._late_failed(batch)
+        except Exception as error:
+            batch.error = error
+            self._late_failed(batch)
+            raise
         else:
             self.held.late.discard(batch)
             self._durable(batch)
@@ -247,8 +253,7 @@ class Pipeline:
     # ---- time ------------------------------------------------------------------------------------
 
     def _start_timers(self, opened_at: float) -> None:
-        due_at = opened_at + self._config.flush_interval_s
-        self._age_timer = self.loop.call_at(due_at, self._on_age)
+        self._age_timer = self.loop.call_at(opened_at + self._open_max_s, self._on_age)
         if self._deadline_timer is None:
             self._deadline_timer = self.loop.call_at(
                 opened_at + self._config.delivery_timeout_s, self._on_deadline
@@ -358,3 +363,4 @@ class Pipeline:
         error = QueueError(f"{self.queue.name}: the interpreter is going down")
         self.refuse(error)
         self.fail_all(error, is_told=True)
+        self.fail_late()

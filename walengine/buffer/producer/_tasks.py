@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVarTuple
 
 __all__ = ["Tasks"]
+
+A = TypeVarTuple("A")
 
 
 class Tasks:
@@ -24,10 +26,17 @@ class Tasks:
         self._on_error = on_error
         self._on_shutdown = on_shutdown
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_spawning = False
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begin the work."""
-        task = self._loop.create_task(self._supervised(work))
+    def spawn(
+        self, work: Callable[[*A], Coroutine[Any, Any, None]], *arguments: *A
+    ) -> asyncio.Task[None]:
+        """Have the work done, beginning when the loop turns."""
+        self._is_spawning = True
+        try:
+            task = self._loop.create_task(self._supervised(lambda: work(*arguments)))
+        finally:
+            self._is_spawning = False
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -45,9 +54,12 @@ class Tasks:
         self.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _supervised(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _supervised(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self._is_spawning:
+            # The program's task factory begins tasks at once: not in the middle of what spawns it.
+            await asyncio.sleep(0)
         try:
-            await work
+            await work()
         except Exception as error:  # noqa: BLE001 (whatever it is, somebody must know)
             if _is_shutdown(error):
                 self._on_shutdown()

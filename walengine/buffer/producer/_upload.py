@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from walengine.buffer._pace import Backoff
 from walengine.buffer._queue import Queue
 from walengine.buffer.batch import encode_batch
 from walengine.buffer.compression import CompressionType
@@ -13,7 +14,6 @@ from walengine.buffer.metrics import Metrics
 from walengine.buffer.producer._counters import Counters
 from walengine.buffer.producer._forming import Batch
 from walengine.buffer.producer._names import Names
-from walengine.buffer.producer._pace import Backoff
 
 __all__ = ["Uploader"]
 

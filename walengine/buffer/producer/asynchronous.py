@@ -95,8 +95,8 @@ class AsyncProducer:
         return producer
 
     async def __aenter__(self) -> Self:
-        """Open, unless it is open; raises as ``open`` does."""
-        if self._pipeline is None:
+        """Open, unless it is open; raises as ``open`` does, and QueueError if it was closed."""
+        if self._pipeline is None or self._is_closed:
             await self._open()
         return self
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from walengine.buffer.errors import QueueError
 from walengine.buffer.producer._outcome import Outcome
 
 if TYPE_CHECKING:
@@ -73,8 +74,12 @@ class Watcher(_Watcher):
             TimeoutError: It is not decided yet; nothing has changed.
             QueueError: As for ``result``.
         """
-        if not self._outcome.is_decided:
-            self._thread.run(self._outcome.decided, timeout)
+        try:
+            if not self._outcome.is_decided:
+                self._thread.run(self._outcome.decided, timeout)
+        except QueueError:
+            if not self._outcome.is_decided:  # else by the close that came in between
+                raise
         self._outcome.result()
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import weakref
 from collections.abc import Iterable
 from datetime import timedelta
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from walengine.buffer._environment import Environment
-from walengine.buffer._loop_thread import LoopThread
+from walengine.buffer._twin import Twin
 from walengine.buffer.config import ProducerConfig
-from walengine.buffer.errors import QueueError
-from walengine.buffer.metrics import Metrics
 from walengine.buffer.producer._input import Input
 from walengine.buffer.producer._pipeline import limits_of
 from walengine.buffer.producer.asynchronous import AsyncProducer
@@ -25,10 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Producer"]
 
-log = logging.getLogger("walengine.buffer")
 
-
-class Producer:
+class Producer(Twin[AsyncProducer]):
     """The synchronous twin of ``AsyncProducer``: the same promises, for any number of threads.
 
     A call costs a hand-over to the loop's thread and back, about 0.1 ms: hand over many entries at
@@ -51,42 +44,18 @@ class Producer:
     """
 
     def __init__(self, config: ProducerConfig, *, environment: Environment | None = None) -> None:
-        self._inner = AsyncProducer(config, environment=environment)
+        super().__init__(AsyncProducer(config, environment=environment))
         self._limits = limits_of(config)
-        self._thread = LoopThread("Producer")
-        weakref.finalize(self, self._thread.stop, wait=False)
 
     @classmethod
     def open(cls, config: ProducerConfig, *, environment: Environment | None = None) -> Self:
         """Return a producer that is open; raises as ``AsyncProducer.open`` does."""
         return cls(config, environment=environment).__enter__()
 
-    def __enter__(self) -> Self:
-        """Open, unless it is open; raises as ``AsyncProducer.open`` does."""
-        self._thread.start()
-        try:
-            self._thread.run(self._inner.__aenter__)
-        except BaseException:
-            self._thread.stop()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close; an error of the block is not covered by one of closing."""
-        try:
-            self.close()
-        except QueueError as closing:
-            if error is None:
-                raise
-            log.warning("%s: closing failed too: %s", self.config.manifest_path, closing)
-
     def close(self, timeout: float | timedelta | None = None) -> None:
         """Refuse further calls, flush, and release the store; a second call does nothing.
+
+        Ctrl-C in here leaves it open: nothing is given up, and it may be called again.
 
         Args:
             timeout: As for ``AsyncProducer.aclose``.
@@ -94,12 +63,7 @@ class Producer:
         Raises:
             QueueError: As there.
         """
-        if not self._thread.is_running:
-            return
-        try:
-            self._thread.run(lambda: self._inner.aclose(timeout))
-        finally:
-            self._thread.stop()
+        self._close(lambda: self._inner.aclose(timeout))
 
     def produce(
         self,
@@ -144,18 +108,9 @@ class Producer:
         return self._inner.stats()
 
     @property
-    def metrics(self) -> Metrics:
-        """The instruments, for a ``PrometheusCollector``."""
-        return self._inner.metrics
-
-    @property
     def config(self) -> ProducerConfig:
         """How it was set up."""
         return self._inner.config
-
-    def __repr__(self) -> str:
-        """Show where it writes and how far it is."""
-        return repr(self._inner).replace("AsyncProducer", type(self).__name__, 1)
 
 
 Producer.__module__ = "walengine.buffer"

@@ -61,7 +61,8 @@ class Tree:
 
         Raises:
             OSError: It cannot be opened or made.
-            UnsupportedStoreError: It is on a network filesystem, or others may write to it.
+            UnsupportedStoreError: It is on a network filesystem, another user's, or others may
+                write to it.
         """
         self._modes = modes
         # Directories whose own entries are known to be synced, by this process.
@@ -237,9 +238,21 @@ def filesystem_of(descriptor: int) -> str | None:
 
 
 def _refuse_shared_directory(root: int, path: Path, modes: Modes) -> None:
-    mode = os.fstat(root).st_mode
-    if modes is PRIVATE and mode & (stat.S_IWGRP | stat.S_IWOTH):
+    """Refuse a directory that is not this user's alone, unless it is meant to be shared.
+
+    Its owner may do anything in it, and could not read what another user puts there.
+    """
+    found = os.fstat(root)
+    if modes is not PRIVATE:
+        return
+    if found.st_uid != os.geteuid():
         raise UnsupportedStoreError(
-            f"{path}: group or others may write to this directory (mode {stat.S_IMODE(mode):04o}), "
+            f"{path}: this directory belongs to user {found.st_uid}, and this process is user "
+            f"{os.geteuid()}; run as its owner, or allow_shared_dir=True"
+        )
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(found.st_mode)
+        raise UnsupportedStoreError(
+            f"{path}: group or others may write to this directory (mode {mode:04o}), "
             "and so could put anything into the queue; chmod go-w, or allow_shared_dir=True"
         )

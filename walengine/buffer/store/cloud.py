@@ -17,7 +17,9 @@ every configured secret.
 
 from __future__ import annotations
 
+import asyncio
 import math
+import os
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -88,6 +90,10 @@ class CloudStore:
         self, config: ObjectStoreConfig, *, request_timeout_s: float = REQUEST_TIMEOUT_S
     ) -> None:
         self.url = config.url
+        self._closed = False
+        self._pid = os.getpid()
+        self._under_way = 0
+        self._idle = asyncio.Event()  # set when the last call that is under way ends
         self._secrets = _secrets_of(config)
         self._failures = _failure_classes()
         # Google's conditions are on an object's generation, the others' on its etag.
@@ -107,7 +113,6 @@ class CloudStore:
             )
             self._patient = self._putter(0)
             self._once = make(options, {"max_retries": 0, "retry_timeout": timedelta(0)})
-        self._closed = False
 
     def __repr__(self) -> str:
         """Show the bucket and no secret."""
@@ -172,11 +177,16 @@ class CloudStore:
     async def list(self, prefix: str = "") -> AsyncIterator[ObjectInfo]:
         """Yield what is below prefix; what has no valid name is no object of ours."""
         with self._failing("list", check_prefix(prefix)):
-            stream = self._patient.list(prefix or None, chunk_size=_LISTED_AT_ONCE)
-            async for some in stream:
-                for meta in some:
-                    if _is_name(meta["path"]):
-                        yield _info(meta)
+            stream = aiter(self._patient.list(prefix or None, chunk_size=_LISTED_AT_ONCE))
+        while True:
+            # Not around the yield: a listing that is left half-way is no call under way.
+            with self._failing("list", prefix):
+                some = await anext(stream, None)
+            if some is None:
+                return
+            for meta in some:
+                if _is_name(meta["path"]):
+                    yield _info(meta)
 
     async def delete(self, name: str) -> None:
         """Delete the object; one that is not there is no error."""
@@ -187,8 +197,11 @@ class CloudStore:
                 return
 
     async def aclose(self) -> None:
-        """Refuse further calls; connections close when they are idle."""
+        """Refuse further calls and wait for those under way; connections close when idle."""
         self._closed = True
+        while self._under_way and self._pid == os.getpid():
+            self._idle.clear()
+            await self._idle.wait()
 
     # ---- helpers ---------------------------------------------------------------------------------
 
@@ -242,8 +255,11 @@ class CloudStore:
 
     @contextmanager
     def _failing(self, verb: str, name: str, *, writes: bool = False) -> Iterator[None]:
-        """Turn what obstore raises in the block into a StorageError without secrets."""
-        check_open(self.url, is_closed=getattr(self, "_closed", False))
+        """Turn what obstore raises in the block, a call, into a StorageError without secrets."""
+        check_open(self.url, is_closed=self._closed)
+        if self._pid != os.getpid():  # the client's threads are not here
+            raise StorageError(f"{self.url}: opened in the parent process; open it in this one")
+        self._under_way += 1
         try:
             yield
         except (self._failures.BaseError, OSError) as error:
@@ -254,6 +270,10 @@ class CloudStore:
                 object=name or None,
                 unclear=writes and not refused,
             ) from None
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
 
     def _without_secrets(self, text: str) -> str:
         text = _QUERY.sub("?…", text)

@@ -94,8 +94,9 @@ class LocalStore:
 
     Args:
         path: The directory.
-        allow_shared_dir: Accept a directory that group or others may write to, and let its group
-            read and write what is made in it: chmod g+s, or each user's own group gets that.
+        allow_shared_dir: Accept a directory that is another user's, or that group or others may
+            write to, and let its group read and write what is made in it: chmod g+s, or each
+            user's own group gets that.
         lock_timeout_s: Seconds that a call waits for another process's step before it fails.
     """
 

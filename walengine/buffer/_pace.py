@@ -1,7 +1,7 @@
-"""How long to wait before trying again: after a lost race, and after an error.
+"""How long to wait before trying again: after a lost race for the manifest, and after an error.
 
 A conflict means that somebody else made progress, and the way on is known: three retries go at
-once. Then producers that lose to each other in step are to fall out of it, so they wait a random
+once. Then programs that lose to each other in step are to fall out of it, so they wait a random
 part of one round trip, which is how long a race takes. An error means that the store is in trouble,
 and more load is no help: the waits double.
 """
@@ -45,10 +45,10 @@ class Backoff:
 
 
 class Pace(Backoff):
-    """The waits of appends.
+    """The waits of who swaps the manifest.
 
     Attributes:
-        round_trip_s: How long a swap takes, smoothed; 0 before the first.
+        round_trip_s: How long a trip to the store takes, smoothed; 0 before the first.
     """
 
     round_trip_s: float
@@ -59,7 +59,7 @@ class Pace(Backoff):
         self.round_trip_s = 0.0
 
     def measured(self, seconds: float) -> None:
-        """Take note of a swap's time, whatever came of it."""
+        """Take note of how long a trip took, whatever came of it."""
         if self.round_trip_s == 0.0:
             self.round_trip_s = seconds
         else:
