@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "hooks.h"
 #include "io.h"
 #include "log.h"
@@ -255,12 +256,6 @@ enum {
     PASSING_MAX = 1000,
 };
 
-static uint64_t now_ns(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
-}
-
 /* Room for one more request in either list, so that nothing fails later for want of it. */
 static int reserve(struct fault_io *f) {
     size_t total = f->held_count + f->done_count;
@@ -340,7 +335,9 @@ static int decide_write(struct fault_io *f, struct held *h) {
     switch (decide_until_through(&value, &h->serial)) {
         case WAL_FAULT_DO_FAIL: finish(f, &h->request, -(int)value); return 1;
         case WAL_FAULT_DO_SHORT: h->first = value < 0 ? 0 : value; return 0;
-        case WAL_FAULT_DO_STALL: h->until_ns = now_ns() + (uint64_t)value * 1000000; return 0;
+        case WAL_FAULT_DO_STALL:
+            h->until_ns = wal_monotonic_ns() + (uint64_t)value * 1000000;
+            return 0;
         case WAL_FAULT_DO_SKIP:
             if (h->request.kind == WAL_IO_WRITE_SYNC) {
                 h->request.kind = WAL_IO_SYNC;
@@ -365,7 +362,7 @@ static int decide_sync(struct fault_io *f, struct held *h, int is_over) {
             finish(f, &h->request, 0);
             return 1;
         case WAL_FAULT_DO_STALL: {
-            uint64_t from = h->until_ns != 0 ? h->until_ns : now_ns();
+            uint64_t from = h->until_ns != 0 ? h->until_ns : wal_monotonic_ns();
             h->until_ns = from + (uint64_t)value * 1000000;
             return is_over;
         }
@@ -403,7 +400,7 @@ static int fault_submit(struct wal_io *io, const struct wal_io_request *request)
 
 /* Hand down what has waited long enough, each file's requests in their order. */
 static void release_due(struct fault_io *f) {
-    uint64_t now = f->held_count > 0 ? now_ns() : 0;
+    uint64_t now = f->held_count > 0 ? wal_monotonic_ns() : 0;
     for (size_t i = 0; i < f->held_count;) {
         struct held *h = &f->held[i];
         int is_due = h->until_ns <= now || wal_fault_serial() != h->serial;
@@ -440,9 +437,9 @@ static int take_done(struct fault_io *f, struct wal_io_completion *completions, 
 /* The base returns at once where nothing is under way there: the rest of the step is slept. */
 static int reap_step(struct fault_io *f, struct wal_io_completion *completions, int max,
                      uint64_t step_ns, unsigned flags) {
-    uint64_t end = now_ns() + step_ns;
+    uint64_t end = wal_monotonic_ns() + step_ns;
     int reaped = wal_io_reap(f->base, completions, max, (int64_t)step_ns, flags);
-    uint64_t now = now_ns();
+    uint64_t now = wal_monotonic_ns();
     if (reaped != 0 || now >= end) return reaped;
     struct timespec left = {.tv_nsec = (long)(end - now)};
     int is_cut_short = nanosleep(&left, NULL) != 0 && (flags & WAL_IO_MAY_BLOCK) == 0;
@@ -455,12 +452,12 @@ static int fault_reap(struct wal_io *io, struct wal_io_completion *completions, 
     if ((is_armed() | atomic_load(&f->busy)) == 0) {
         return wal_io_reap(f->base, completions, max, wait_ns, flags);
     }
-    uint64_t begun = now_ns();
+    uint64_t begun = wal_monotonic_ns();
     for (;;) {
         int held = 0;
         int taken = take_done(f, completions, max, &held);
         if (taken > 0) return taken;
-        uint64_t spent = now_ns() - begun;
+        uint64_t spent = wal_monotonic_ns() - begun;
         int64_t left = wait_ns <= 0 ? wait_ns : wait_ns - (int64_t)spent;
         if (wait_ns > 0 && left < 0) left = 0;
         if (held && left == 0) wal_raise(atomic_load(&f->notify_fd)); /* nobody else will */

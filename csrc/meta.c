@@ -78,6 +78,12 @@ static int write_slot(struct wal_io *io, int file, int slot, const struct wal_di
     return wal_write_block(io, file, offset, disk, sizeof *disk);
 }
 
+/* ENOMEM tells a caller that nothing was begun; of a sync it tells nothing of the kind. */
+static int sync_slots(struct wal_io *io, int file) {
+    int result = wal_io_sync(io, file);
+    return result == -ENOMEM ? -EIO : result;
+}
+
 static void encode(struct wal_disk_meta *disk) {
     memcpy(disk->magic, WAL_META_MAGIC, sizeof disk->magic);
     disk->format_version = WAL_FORMAT_VERSION;
@@ -116,7 +122,7 @@ static int clear_slot(struct wal_io *io, int file, int slot) {
     memset(nothing, 0xff, sizeof nothing);
     uint64_t offset = (uint64_t)slot * WAL_BLOCK_BYTES;
     int result = wal_write_block(io, file, offset, nothing, sizeof nothing);
-    return result == 0 ? wal_io_sync(io, file) : result;
+    return result == 0 ? sync_slots(io, file) : result;
 }
 
 int wal_meta_set_trim(struct wal_io *io, struct wal_meta *meta, uint64_t trim_lsn,
@@ -134,7 +140,7 @@ int wal_meta_set_trim(struct wal_io *io, struct wal_meta *meta, uint64_t trim_ls
         result = clear_slot(io, file, slot);
     }
     if (result == 0) result = write_slot(io, file, slot, &next);
-    if (result == 0) result = wal_io_sync(io, file);
+    if (result == 0) result = sync_slots(io, file);
     if (result == 0) {
         meta->disk = next;
         meta->damaged_slots = 0;

@@ -14,9 +14,9 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "error.h"
 #include "hooks.h"
 #include "io_posix.h"
@@ -129,12 +129,6 @@ static int is_forked(const struct wal_readahead *ahead) {
     return ahead->has_thread && ahead->fork_generation != wal_fork_generation();
 }
 
-static uint64_t now_ns(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* Does the thread pay? Once the caller is away for half as long as the reading takes. */
 static int pays(const struct wal_readahead *ahead) {
     return ahead->may_start && ahead->own_blocks >= OWN_BLOCKS_MIN &&
@@ -144,7 +138,7 @@ static int pays(const struct wal_readahead *ahead) {
 static int read_itself(struct wal_readahead *ahead, uint64_t begin_ns, wal_block *block,
                        wal_error *error) {
     int result = wal_cursor_take(ahead->cursor, block, error);
-    ahead->left_ns = now_ns();
+    ahead->left_ns = wal_monotonic_ns();
     ahead->reading_ns += ahead->left_ns - begin_ns;
     ahead->own_blocks++;
     return result;
@@ -157,7 +151,7 @@ int wal_readahead_next(wal_readahead *ahead, wal_block *block, wal_error *error)
                         "begin a new one");
     }
     if (ahead->has_thread) return take_waiting(ahead, block, error);
-    uint64_t begin_ns = now_ns();
+    uint64_t begin_ns = wal_monotonic_ns();
     if (ahead->own_blocks > 0) ahead->away_ns += begin_ns - ahead->left_ns;
     if (pays(ahead)) start(ahead);
     if (ahead->has_thread) return take_waiting(ahead, block, error);

@@ -22,6 +22,7 @@
 #include <stdint.h>
 
 #include "chain.h"
+#include "clock.h"
 #include "flight.h"
 #include "followers.h"
 #include "histogram.h"
@@ -319,7 +320,6 @@ int wal_trim(struct wal_writer *writer, uint64_t lsn, wal_error *error);
 
 /* ---- clock.c: time and chance, or what a test puts in their place ---------------------------- */
 
-uint64_t wal_monotonic_ns(void);
 uint64_t wal_clock_us(struct wal_writer *writer);
 int wal_random(struct wal_writer *writer, void *bytes, size_t count);
 

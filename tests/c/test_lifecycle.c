@@ -496,6 +496,26 @@ static void a_ring_that_fails_is_told_at_once(void) {
     remove_directory();
 }
 
+/* Whatever the errno: what was written may have arrived, and only recovery finds out. */
+static void a_failed_sync_of_meta_poisons(void) {
+    wal_writer *writer = NULL;
+    wal_report report;
+    wal_options how = options(65536);
+    make_directory();
+    how.flags |= WAL_NO_THREADS;
+    succeeds(wal_writer_open(directory, &how, &writer, &report, &error), "open");
+    append(writer, 100, 3);
+    commit(writer);
+    wal_fault_set(WAL_FAULT_SYNC, 2, 0, WAL_FAULT_FAIL, ENOMEM); /* behind the tail's */
+    CHECK_EQ(wal_writer_truncate_before(writer, 2, 0, &error), WAL_E_POISONED);
+    wal_fault_clear();
+    succeeds(wal_writer_reopen(writer, &report, &error), "reopen");
+    CHECK(report.first_lsn == 1 || report.first_lsn == 2);
+    succeeds(wal_writer_close(writer, 0, &error), "close");
+    wal_writer_free(writer);
+    remove_directory();
+}
+
 /* A file stands under the next segment's name: it is somebody's, and it stays. */
 static void a_foreign_file_is_not_removed(void) {
     char path[128];
@@ -519,6 +539,7 @@ int main(void) {
     RUN(a_full_disk_is_told_however_slow_it_is);
     RUN(nobody_waits_for_a_leader_who_reaps_no_more);
     RUN(a_ring_that_fails_is_told_at_once);
+    RUN(a_failed_sync_of_meta_poisons);
     RUN(a_foreign_file_is_not_removed);
     RUN(a_late_cut_hits_no_other_segment);
     RUN(cuts_of_earlier_lives_are_done);
