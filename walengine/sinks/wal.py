@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from walengine.errors import RecordTooLargeError, WalError, WalPoisonedError
+from walengine._refusals import too_large
+from walengine.errors import WalError, WalPoisonedError
 from walengine.reader import replay
 from walengine.sinks._buffered import AsyncBufferedSink, BufferedSink
 from walengine.sinks._destination import Destination, InThread
@@ -44,13 +45,9 @@ class _Log(Destination["ReadableBuffer"]):
     def admit(self, item: ReadableBuffer) -> bytes:
         """Return the item as bytes, safe from later changes; refuse what can be no record."""
         data = item if type(item) is bytes else memoryview(item).tobytes()
-        limit = self._wal._record_bytes_max  # noqa: SLF001 (the same package)
-        if len(data) > limit:
-            raise RecordTooLargeError(
-                f"{self._wal.path}: an item of {len(data)} bytes exceeds max_record_bytes={limit}; "
-                "split it or raise max_record_bytes",
-                path=str(self._wal.path),
-            )
+        wal = self._wal
+        if len(data) > wal._record_bytes_max:  # noqa: SLF001 (the same package)
+            raise too_large(str(wal.path), len(data), wal._config)  # noqa: SLF001
         return data
 
     def write(self, batch: list[ReadableBuffer]) -> None:
