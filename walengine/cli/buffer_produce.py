@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,8 +14,8 @@ import click
 from walengine._feed import chunks, lines, prefixed
 from walengine.buffer import Producer, ProducerConfig, Watcher, WriteHandle
 from walengine.cli._queue_options import configuration, queue_options
-from walengine.cli._run import standard_output, write_output
-from walengine.cli._show import json_option, print_json
+from walengine.cli._run import standard_output, terminable, write_output
+from walengine.cli._show import counted, json_option, print_json
 from walengine.errors import RecordTooLargeError, WalError
 
 ENTRY_BYTES_MAX = 64 << 20
@@ -67,13 +66,14 @@ def produce(
     source = sys.stdin.fileno()
     feed = _Feed(_print_ack if acks else lambda _: None)
     split = prefixed if length_prefixed else lines
-    with _ending_by_signal(), _telling(feed):
+    with terminable(), _telling(feed):
         with Producer(config) as producer:
             try:
                 for entries in split(chunks(source, feed.settle), ENTRY_BYTES_MAX):
                     feed.add(producer, entries, metadata.encode())
             except RecordTooLargeError as error:
-                raise WalError(str(error).replace("record", "entry")) from None
+                text = str(error).replace("a record", "an entry").replace("record", "entry")
+                raise WalError(text) from None
             finally:
                 producer.flush()
                 feed.settle()
@@ -119,7 +119,7 @@ class _Feed:
 
     def summary(self) -> str:
         """Say how far it came."""
-        return f"{self.taken} entries read, {self.durable} durable in the queue"
+        return f"{counted(self.taken, 'entry')} read, {self.durable} durable in the queue"
 
     def _look(self) -> None:
         before = self.durable
@@ -141,20 +141,6 @@ def _telling(feed: _Feed) -> Iterator[None]:
     except BaseException as error:
         error.add_note(feed.summary())
         raise
-
-
-@contextmanager
-def _ending_by_signal() -> Iterator[None]:
-    """Let SIGTERM end it as Ctrl-C does: what was read becomes durable."""
-
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 COMMANDS = (produce,)
