@@ -151,6 +151,17 @@ def test_an_interrupted_append_says_how_far_it_came(tmp_path, end, code):
     assert recover(tmp_path / "log").verdict == "clean"
 
 
+def test_acks_that_nobody_reads_are_no_clean_end(tmp_path):
+    """Method: head takes one line; what was not appended must not look appended."""
+    line = 'seq 100000 | ($W append "$1" --acks --durable-every 1; echo $? >&2) | head -1'
+    result = shell(line, tmp_path / "log")
+    assert result.stdout == b"durable 1\n"
+    said = result.stderr.decode()
+    assert "nobody reads the acknowledgements any more" in said
+    assert said.splitlines()[-1] == "1"
+    assert recover(tmp_path / "log").last_lsn < 100_000
+
+
 @pytest.fixture
 def chain(tmp_path):
     """A log of many segments."""

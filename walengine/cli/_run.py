@@ -142,6 +142,19 @@ def write_output(data: str | bytes) -> None:
         raise WalError(f"standard output: {error.strerror}", errno=error.errno) from None
 
 
+def write_ack(line: str) -> None:
+    """Write an acknowledgement to standard output, now.
+
+    Raises:
+        WalError: Nobody reads it any more, and there is more to be taken in: that is no clean end.
+    """
+    try:
+        write_output(line)
+    except OutputClosed:
+        _discard_output()
+        raise WalError("nobody reads the acknowledgements any more: stopped") from None
+
+
 def _discard_output() -> None:
     """Send what is left in the buffer nowhere, or the interpreter complains about it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,7 +14,7 @@ import click
 from walengine._feed import chunks, lines, prefixed
 from walengine.buffer import Producer, ProducerConfig, Watcher, WriteHandle
 from walengine.cli._queue_options import configuration, queue_options
-from walengine.cli._run import standard_output, terminable, write_output
+from walengine.cli._run import standard_output, terminable, write_ack
 from walengine.cli._show import counted, json_option, print_json
 from walengine.errors import RecordTooLargeError, WalError
 
@@ -130,7 +130,7 @@ class _Feed:
 
 
 def _print_ack(entries: int) -> None:
-    write_output(f"durable {entries}\n")
+    write_ack(f"durable {entries}\n")
 
 
 @contextmanager

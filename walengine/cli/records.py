@@ -12,7 +12,7 @@ import click
 
 from walengine._feed import Feeder, chunks, lines, prefixed
 from walengine._formats import ENCODERS, parts
-from walengine.cli._run import CORRUPT, standard_output, terminable, write_output
+from walengine.cli._run import CORRUPT, standard_output, terminable, write_ack, write_output
 from walengine.cli._salvage import Gaps
 from walengine.cli._show import LSN, counted, json_option, log_argument, print_json, progress
 from walengine.cli._sizes import backend_option, configuration, size
@@ -119,7 +119,7 @@ def _summary(records: int, wal: PortableWalWriter) -> str:
 
 
 def _print_ack(lsn: Lsn) -> None:
-    write_output(f"durable {lsn}\n")
+    write_ack(f"durable {lsn}\n")
 
 
 def _size_of(descriptor: int) -> int | None:
