@@ -190,6 +190,8 @@ def test_lines_become_rows_of_sqlite(url, tmp_path):
     produce(url)
     into = ("--into", path, "--table", "lines", "--columns", "line")
     assert ends(consume(url, *into, "--drain"), 1, "no such database", "--create makes it")
+    nowhere = ("--into", tmp_path / "none" / "lines.db", *into[2:])
+    assert ends(consume(url, *nowhere, "--create"), 1, "there is no directory .*: make it first")
     facts = json.loads(consume(url, *into, "--create", "--drain", "--json").stdout)
     assert facts == {"batches": 1, "entries": 5, "rows": 5, "duplicates": 0, "skipped": 0}
     wanted = [(line.decode().removesuffix("\n"),) for line in LINES]
@@ -246,13 +248,14 @@ def test_a_consumer_that_is_interrupted_has_acked_what_it_wrote(url, tmp_path, e
     process = start(
         "consume", "--store", url, "--into", path, "--table", "t", "--columns", "a", "--create"
     )
-    wait_for(lambda: path.exists() and query(path, "SELECT name FROM sqlite_schema") and
-             query(path, "SELECT count(*) FROM t") == [(5,)])  # fmt: skip
+    # Not before it is through with the batch: rows can be seen before their writer goes on.
+    wait_for(lambda: path.exists() and stats(url)["queue_length"] == 0)
     process.send_signal(end)
     _, error = process.communicate(timeout=WAIT_SECONDS_MAX)
     assert (process.returncode, b"Traceback" in error) == (code, False)
     assert word in error
     assert b"1 batch, 5 entries consumed" in error
+    assert query(path, "SELECT count(*) FROM t") == [(5,)]
     assert stats(url)["queue_length"] == 0
     assert ends(consume(url, "--drain"), 0)
 
