@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from walengine import PortableWalWriter, replay
+from walengine import PortableWalWriter, WalError, replay
 
 THREADS = 8
 REQUESTS = 25  # per thread
@@ -25,8 +25,7 @@ def main(path: str) -> int:
             acknowledged = []
             for number in range(REQUESTS):
                 request = b"client %d, request %d" % (client, number)
-                lsn = wal.append(request)
-                wal.sync()  # everything up to lsn is durable now: the client may be told
+                lsn = wal.append_durable(request)  # synced: the client may be told
                 acknowledged.append((lsn, request))
             return acknowledged
 
@@ -45,4 +44,7 @@ def main(path: str) -> int:
 if __name__ == "__main__":
     if len(sys.argv) != 2:  # noqa: PLR2004 (the program and its argument)
         sys.exit("usage: python ack_after_sync.py DIRECTORY_OF_THE_LOG")
-    sys.exit(main(sys.argv[1]))
+    try:
+        sys.exit(main(sys.argv[1]))
+    except WalError as error:  # its message names the log, the place and the next step
+        sys.exit(f"ack_after_sync.py: {error}")

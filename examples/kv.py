@@ -15,7 +15,7 @@ import sys
 from types import TracebackType
 from typing import Self
 
-from walengine import PortableWalWriter, replay
+from walengine import PortableWalWriter, WalError, replay
 
 COMPACT_EVERY = 1000  # changes
 
@@ -28,8 +28,12 @@ class Store:
         self._wal = PortableWalWriter(path)
         self._state: dict[str, str] = {}
         self._changes = 0
-        for record in replay(path):
-            self._apply(json.loads(record.data))
+        try:
+            for record in replay(path):
+                self._apply(json.loads(record.data))
+        except BaseException:
+            self._wal.close()
+            raise
 
     def _apply(self, change: dict[str, object]) -> None:
         if "state" in change:
@@ -44,8 +48,8 @@ class Store:
 
     def _change(self, key: str, value: str | None) -> None:
         change = {"key": key, "value": value}
-        self._wal.append_with_checksum(json.dumps(change).encode())
-        self._wal.sync()  # from here on it is durable; only now it is applied and acknowledged
+        self._wal.append_durable(json.dumps(change).encode())
+        # From here on it survives a power cut; only now it is applied and acknowledged.
         self._apply(change)
         if self._changes >= COMPACT_EVERY:
             self.compact()
@@ -68,7 +72,7 @@ class Store:
 
     def compact(self) -> None:
         """Write the state as one record, then drop what came before it."""
-        lsn = self._wal.append_with_checksum(json.dumps({"state": self._state}).encode())
+        lsn = self._wal.append(json.dumps({"state": self._state}).encode())
         self._wal.truncate_before(lsn)  # syncs first: the state is durable before anything goes
         self._changes = 0
 
@@ -92,6 +96,15 @@ class Store:
 
 def main(arguments: list[str]) -> int:
     """Run one command; 0 if it found what it was asked for."""
+    try:
+        return run(arguments)
+    except WalError as error:  # its message names the log, the place and the next step
+        print(f"kv.py: {error}", file=sys.stderr)
+        return 1
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; 0 if it found what it was asked for, 2 for wrong usage."""
     match arguments:
         case [path, "put", key, value]:
             with Store(path) as store:
@@ -111,7 +124,7 @@ def main(arguments: list[str]) -> int:
                 print(json.dumps(store.items()))
             return 0
         case _:
-            print("usage: kv.py LOG put KEY VALUE | get KEY | delete KEY | items")
+            print("usage: kv.py LOG put KEY VALUE | get KEY | delete KEY | items", file=sys.stderr)
             return 2
 
 

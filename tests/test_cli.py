@@ -491,4 +491,4 @@ def test_a_warning_of_the_log_goes_to_standard_error(torn):
 
 def test_progress_needs_a_terminal(path):
     result = cli("append", path, data=b"x\n")
-    assert result.stderr == b"1 records appended, durable up to LSN 1\n"
+    assert result.stderr == b"1 record appended, durable up to LSN 1\n"

@@ -54,7 +54,7 @@ def test_a_closed_standard_output_is_one_line(log, command):
 
 def test_a_closed_standard_output_does_not_end_in_the_log(log):
     """Goal: what opens the log must not get descriptor 1."""
-    assert ends(shell('printf four | $W append "$1" >&-', log), 0, "1 records")
+    assert ends(shell('printf four | $W append "$1" >&-', log), 0, "1 record")
     assert [record.data for record in replay(log)][-1] == b"four"
     assert ends(shell('printf five | $W append "$1" --json >&-', log), 1, "output is closed")
     assert recover(log).last_lsn == 4
@@ -127,7 +127,7 @@ def test_append_has_limits(log):
     assert f"durable up to LSN {count}\n" in result.stderr.decode()
 
 
-@pytest.mark.parametrize("size", ["x", "-1", "1TiB", "1", "4097KB", "33000"])
+@pytest.mark.parametrize("size", ["x", "-1", "0", "1TiB", "1", "4097KB", "33000"])
 def test_a_wrong_size_is_wrong_usage(tmp_path, size):
     assert ends(cli("append", tmp_path / "log", "--segment-bytes", size), 2, "Error")
     assert list(tmp_path.iterdir()) == []
@@ -136,7 +136,8 @@ def test_a_wrong_size_is_wrong_usage(tmp_path, size):
 # ---- what is said of an early end, of damage, of directories -------------------------------------
 
 
-def test_an_interrupted_append_says_how_far_it_came(tmp_path):
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_append_says_how_far_it_came(tmp_path, end, code):
     command = [sys.executable, "-m", "walengine", "append", str(tmp_path / "log"), "--acks"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -144,9 +145,21 @@ def test_an_interrupted_append_says_how_far_it_came(tmp_path):
         process.stdin.write(b"one\ntwo\n")
         process.stdin.flush()
         assert process.stdout.readline() == b"durable 2\n"
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
+        process.send_signal(end)
+        assert process.wait() == code
         assert b"2 records appended, durable up to LSN 2" in process.stderr.read()
+    assert recover(tmp_path / "log").verdict == "clean"
+
+
+def test_acks_that_nobody_reads_are_no_clean_end(tmp_path):
+    """Method: head takes one line; what was not appended must not look appended."""
+    line = 'seq 100000 | ($W append "$1" --acks --durable-every 1; echo $? >&2) | head -1'
+    result = shell(line, tmp_path / "log")
+    assert result.stdout == b"durable 1\n"
+    said = result.stderr.decode()
+    assert "nobody reads the acknowledgements any more" in said
+    assert said.splitlines()[-1] == "1"
+    assert recover(tmp_path / "log").last_lsn < 100_000
 
 
 @pytest.fixture

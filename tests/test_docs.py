@@ -104,6 +104,18 @@ def test_the_group_commit_example_loses_nothing(tmp_path):
     assert output.startswith("200 acknowledged, 0 missing, ")
 
 
+@pytest.mark.parametrize("arguments", [["kv.py", "{log}", "items"], ["ack_after_sync.py", "{log}"]])
+def test_an_example_that_cannot_open_its_log_says_so_in_a_line(tmp_path, arguments):
+    program, *rest = (part.format(log=tmp_path / "none" / "log") for part in arguments)
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / program, *rest],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Create the parent directory first" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_every_example_is_run():
     """A new program in examples/ needs a test here."""
     source = Path(__file__).read_text(encoding="utf-8")

@@ -21,7 +21,10 @@ _STATUSES: dict[str, tuple[type[errors.WalError], str]] = {
     ),
     "WAL_E_CORRUPT": (
         errors.WalCorruptionError,
-        "Keep a copy of the directory and run 'walengine verify' on it",
+        (
+            "Keep a copy of the directory; 'walengine verify' names every damaged place, "
+            "'walengine replay --salvage' writes what is whole"
+        ),
     ),
     "WAL_E_LOCKED": (
         errors.LockedError,
@@ -46,7 +49,7 @@ _STATUSES: dict[str, tuple[type[errors.WalError], str]] = {
     "WAL_E_INVALID": (errors.WalError, "Compare the arguments with the log's"),
     "WAL_E_NOT_A_LOG": (
         errors.WalError,
-        "Give the directory of a log, or a path that does not exist yet to make one",
+        "One that does not exist yet is made by a writer",
     ),
     "WAL_E_UNSAFE": (
         errors.WalError,
@@ -56,12 +59,16 @@ _STATUSES: dict[str, tuple[type[errors.WalError], str]] = {
         errors.WalError,
         "Or use backend='auto' or 'pwrite', which keep the same promises",
     ),
-    "WAL_E_NOT_FOUND": (errors.WalError, "Check the path; a writer with create=True makes a log"),
+    "WAL_E_NOT_FOUND": (
+        errors.WalError,
+        "Check the path; 'walengine append' makes a log, and so does a writer with create=True",
+    ),
 }
 
 _OS_HINTS = {
     errno.EACCES: "Check the permissions of the directory and of the files in it",
     errno.EPERM: "Check the permissions of the directory and of the files in it",
+    errno.ENOTDIR: "Give a path whose parents are directories",
     errno.ENOENT: "Create the parent directory first",
     errno.EROFS: "The filesystem is mounted read-only: remount it, or only read",
     errno.EMFILE: "Raise this process's limit of open files (ulimit -n)",

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from contextlib import closing
 
 import pytest
@@ -49,3 +54,21 @@ def test_the_demo_notices_what_is_wrong(tmp_path):
 def test_the_demo_says_where_it_cannot_work(tmp_path):
     assert ends(cli("buffer", "demo", "--directory", "/proc"), 1, "the demo needs some space in")
     assert ends(cli("buffer", "demo", "--file", tmp_path / "none"), 2, "does not exist")
+
+
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("command", [["buffer", "demo", "--kills", "0"], ["demo"]])
+def test_a_demo_that_is_interrupted_leaves_nothing(tmp_path, command, end, code):
+    """Method: the signal goes to the whole group, as a terminal's Ctrl-C does."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "walengine", *command, "--directory", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        limit = time.monotonic() + 30
+        while not any(tmp_path.glob("*/*/*")):  # its processes are not at work yet
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        os.killpg(process.pid, end)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, b"Traceback" in error) == (code, False)
+    assert list(tmp_path.iterdir()) == []

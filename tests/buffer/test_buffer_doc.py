@@ -30,15 +30,22 @@ def block(language: str) -> str:
     return found
 
 
-def test_the_program_runs(tmp_path):
+def run_the_program(place: Path) -> list[tuple[str, str]]:
+    """Run it, and return what is in its table."""
     command = [sys.executable, "-W", "error", "-c", block("python")]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    with closing(sqlite3.connect(tmp_path / "shop.db")) as database:
-        rows = database.execute("SELECT shop, text FROM orders ORDER BY rowid").fetchall()
-    assert rows == [("shop 7", "order 1"), ("shop 7", "order 2")]
+    subprocess.run(command, cwd=place, check=True)
+    with closing(sqlite3.connect(place / "shop.db")) as database:
+        return database.execute("SELECT shop, text FROM shop_orders ORDER BY rowid").fetchall()
 
 
-def test_the_commands_run(tmp_path):
+def test_the_program_runs_and_runs_again(tmp_path):
+    orders = [("shop 7", "order 1"), ("shop 7", "order 2")]
+    assert run_the_program(tmp_path) == orders
+    assert run_the_program(tmp_path) == orders * 2
+
+
+def test_the_commands_run_and_then_the_program(tmp_path):
+    """Method: in one directory, from the top, as a reader would."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     outputs = []
     for line in block("console").replace("\\\n", "").splitlines():
@@ -50,6 +57,7 @@ def test_the_commands_run(tmp_path):
         outputs.append(done.stdout)
     assert outputs[3] == b"durable 1\n"
     assert outputs[4] == b'{"id": 4, "who": "Ann"}\n'
+    assert run_the_program(tmp_path) == [("shop 7", "order 1"), ("shop 7", "order 2")]
 
 
 def test_the_file_is_a_configuration_of_both_sides():

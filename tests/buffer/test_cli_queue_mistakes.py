@@ -62,6 +62,8 @@ def test_a_region_and_an_encrypted_endpoint_are_needed(mistake, monkeypatch):
     [
         ("consume", "name the store"),
         ("consume --store file:///q --manifest a/../b", "no segment '..'"),
+        ("consume --store file:///q --manifest ", "--manifest: the name is empty"),
+        ("produce --store file:///q --prefix ", "--prefix: the name is empty"),
         ("consume --store file:///q --prefix a#b", "some clients encode it"),
         ("consume --store file:///q --into x.db", "--into needs --table"),
         ("consume --store file:///q --into x.db --table t", "--into needs --columns"),

@@ -206,6 +206,7 @@ def test_a_directory_of_somebody_else(memory_path):
 def test_wrong_usage(tmp_path):
     assert ends(cli("bench", "fsync", tmp_path, "--only", "telepathy"), 2, "telepathy")
     assert ends(cli("bench", "fsync", tmp_path, "--seconds-per-row", "0"), 2)
+    assert ends(cli("bench", "fsync", tmp_path, "--seconds-per-row", "nan"), 2, "no number of sec")
     assert ends(cli("bench", "nothing"), 2)
 
 

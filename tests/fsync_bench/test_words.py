@@ -65,6 +65,11 @@ def test_without_io_uring_it_is_pwrite():
     assert set(configs(run).values()) == {PWRITE}
 
 
+def test_what_was_not_measured_is_not_called_missing():
+    """Method: --only fdatasync, on a machine that has io_uring."""
+    assert choices(made_run({LINKED: None, DIRECT_ONE: None, FLYING: None})) == []
+
+
 @pytest.mark.parametrize("kind", ["fuse", "fuse.sshfs", "fuseblk", "virtiofs"])
 def test_on_fuse_direct_io_is_never_the_choice(kind):
     run = made_run({DIRECT_ONE: (60, 16_000), FLYING: (200, 80_000)}, {"filesystem": kind})

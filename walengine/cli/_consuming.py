@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from walengine.buffer import (
     AsyncConsumer,
@@ -25,7 +25,8 @@ from walengine.buffer._environment import open_environment
 from walengine.buffer._queue import Queue
 from walengine.cli._formats_queue import Format
 from walengine.cli._presence import Presence, refuse_active
-from walengine.cli._run import write_output
+from walengine.cli._run import TerminatedError, write_output
+from walengine.cli._show import counted
 from walengine.cli._target import EntryError, Target, sink_of
 
 AT_ONCE = 8
@@ -79,28 +80,28 @@ class Tally:
 
     def __str__(self) -> str:
         """Say it in a line."""
-        return f"{self.batches} batches, {self.entries} entries consumed"
+        return f"{counted(self.batches, 'batch')}, {counted(self.entries, 'entry')} consumed"
 
 
-def run_consumer(request: Request) -> dict[str, Any]:
+def run_consumer(request: Request) -> Tally:
     """Consume until the queue is empty, or for ever.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM; what was put away is acked.
+        KeyboardInterrupt: Ctrl-C, or SIGTERM (TerminatedError); what was put away is acked.
         QueueError: Something failed; what was put away is acked, if the store lets it.
     """
     tally = Tally()
     try:
         asyncio.run(_consume(request, tally))
     except asyncio.CancelledError:
-        interrupted = KeyboardInterrupt()
-        interrupted.add_note(str(tally))
-        raise interrupted from None
+        terminated = TerminatedError()
+        terminated.add_note(str(tally))
+        raise terminated from None
     except BaseException as error:
         if tally.batches:
             error.add_note(str(tally))
         raise
-    return dict(vars(tally))
+    return tally
 
 
 async def _consume(request: Request, tally: Tally) -> None:
@@ -152,7 +153,7 @@ def _writer(
         try:
             await sink.write(batch)
         except EntryError as error:
-            error.add_note(_hint(batch.sequence))
+            error.add_note(f"or --skip {batch.sequence} leaves this batch out, for good")
             raise
         stats = sink.stats()
         tally.rows, tally.duplicates = stats.rows, stats.duplicates

@@ -78,6 +78,9 @@ def configuration(
     if config_file is not None:
         values |= _from_file(kind, config_file)
     names = {"manifest_path": manifest_path, "data_path_prefix": data_path_prefix}
+    for option, given in (("--manifest", manifest_path), ("--prefix", data_path_prefix)):
+        if given == "":
+            raise click.UsageError(f"{option}: the name is empty")
     if url is not None:
         place = place_of(url)
         values["object_store"] = place.store.to_dict(reveal_secrets=True)

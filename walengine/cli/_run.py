@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TextIO
 
 import click
@@ -20,15 +24,20 @@ TORN = 3
 CORRUPT = 4
 LOCKED = 5
 INTERRUPTED = 130
+TERMINATED = 128 + signal.SIGTERM
 
 EXIT_CODES = (
     "Exit codes: 0 clean, 1 operating error, 2 wrong usage, 3 torn end (verify, recover), "
-    "4 corruption, 5 locked by another writer, 130 interrupted."
+    "4 corruption, 5 locked by another writer, 130 interrupted, 143 terminated."
 )
 
 
 class OutputClosed(Exception):  # noqa: N818 (nothing went wrong)
     """Whoever read our output has seen enough."""
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM: ends a command as Ctrl-C does, with another exit code."""
 
 
 class Commands(click.Group):
@@ -57,14 +66,37 @@ def run(command: click.Command) -> NoReturn:
         _discard_output()
         code = CLEAN
     except (KeyboardInterrupt, click.Abort) as error:
-        code = complain("interrupted", INTERRUPTED, error.__cause__ or error)
+        code = _ended(error.__cause__ or error)  # click's Abort stands for what caused it
     except LockedError as error:
         code = complain(error, LOCKED, error)
     except (WalCorruptionError, FormatError) as error:
         code = complain(error, CORRUPT, error)
-    except (WalError, QueueError, OSError) as error:
+    except (WalError, QueueError) as error:
         code = complain(error, FAILED, error)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        code = complain(f"{where}{error.strerror or error}", FAILED, error)
     sys.exit(code or CLEAN)
+
+
+def _ended(error: BaseException) -> int:
+    if isinstance(error, TerminatedError):
+        return complain("terminated", TERMINATED, error)
+    return complain("interrupted", INTERRUPTED, error)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does: it would leave without a word, and files behind."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise TerminatedError
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _hold_standard_descriptors() -> None:
@@ -110,6 +142,19 @@ def write_output(data: str | bytes) -> None:
         raise WalError(f"standard output: {error.strerror}", errno=error.errno) from None
 
 
+def write_ack(line: str) -> None:
+    """Write an acknowledgement to standard output, now.
+
+    Raises:
+        WalError: Nobody reads it any more, and there is more to be taken in: that is no clean end.
+    """
+    try:
+        write_output(line)
+    except OutputClosed:
+        _discard_output()
+        raise WalError("nobody reads the acknowledgements any more: stopped") from None
+
+
 def _discard_output() -> None:
     """Send what is left in the buffer nowhere, or the interpreter complains about it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -117,7 +162,7 @@ def _discard_output() -> None:
 
 def complain(problem: object, code: int, error: BaseException | None = None) -> int:
     """Say on standard error what went wrong, and the error's notes; return the exit code."""
-    click.echo(f"walengine: {problem}", err=True)
-    for note in getattr(error, "__notes__", ()):
-        click.echo(f"walengine: {note}", err=True)
+    # What closing raises is often what ended the work, once more.
+    for text in dict.fromkeys([str(problem), *getattr(error, "__notes__", ())]):
+        click.echo(f"walengine: {text}", err=True)
     return code

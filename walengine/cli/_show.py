@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import StringIO
+from math import isfinite
 from time import monotonic
 from typing import Any
 
@@ -14,6 +15,7 @@ import click
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from walengine.cli._run import CLEAN, CORRUPT, TORN, complain, standard_output, write_output
 from walengine.errors import WalError
@@ -33,6 +35,19 @@ def not_empty(_context: click.Context, _parameter: click.Parameter, value: str) 
     return value
 
 
+class Seconds(click.FloatRange):
+    """Seconds within limits; a NaN is within all of them."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        seconds: float = super().convert(value, param, ctx)
+        if not isfinite(seconds):
+            self.fail(f"{value} is no number of seconds", param, ctx)
+        return seconds
+
+
 # Not readable=True: whether a log can be read is for the log to say, and no mistake in the usage.
 log_argument = click.argument("log", type=click.Path(readable=False), callback=not_empty)
 json_option = click.option(
@@ -47,25 +62,39 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_facts(title: str, facts: dict[str, Any]) -> None:
     """Print names and values as a table of two columns."""
-    table = Table(title=title, show_header=False, title_justify="left")
+    table = Table(show_header=False)
     for name, value in facts.items():
         table.add_row(words(name), cell(value))
-    print_renderable(table)
+    print_renderable(table, title)
 
 
 def print_rows(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
     """Print a table."""
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*map(cell, row))
-    print_renderable(table)
+    print_renderable(table, title)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, like "1 entry" or "2 batches"."""
+    if count == 1:
+        return f"1 {noun}"
+    if noun.endswith("y"):
+        return f"{count} {noun[:-1]}ies"
+    return f"{count} {noun}{'es' if noun.endswith('ch') else 's'}"
 
 
 def words(name: str) -> str:
     """Return a field's name as a table shows it."""
     return name.replace("_", " ")
+
+
+def lsns(ends: list[Lsn]) -> str:
+    """Return a report's [first, last] as a range."""
+    return " to ".join(f"{lsn:,}" for lsn in ends)
 
 
 def cell(value: Any) -> str:
@@ -85,11 +114,20 @@ def cell(value: Any) -> str:
     return text or "-"
 
 
-def print_renderable(what: RenderableType) -> None:
-    """Print what rich can draw."""
+class Drawing(StringIO):
+    """What rich draws on; given standard output itself, it would end us on a broken pipe."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of standard output: where it is not UTF-8, rich draws tables in ASCII."""
+        return standard_output().encoding
+
+
+def print_renderable(what: RenderableType, title: str = "") -> None:
+    """Print what rich can draw; a title is never broken, it may be a path."""
     # In a pipe a table is as wide as it needs to be: who reads it there cuts columns.
     terminal = standard_output().isatty()
-    text = StringIO()  # given standard output itself, rich would end the process on a broken pipe
+    text = Drawing()
     console = Console(
         file=text,
         force_terminal=terminal,
@@ -97,6 +135,8 @@ def print_renderable(what: RenderableType) -> None:
         highlight=False,
         width=None if terminal else 200,
     )
+    if title:
+        console.print(Text(title, style="italic"), soft_wrap=True)
     console.print(what)
     write_output(text.getvalue())
 

@@ -50,7 +50,7 @@ def configuration(
     """
     segments = _segments(log)
     asked: dict[str, int | None] = {
-        "segment_bytes": segment_bytes or _usual_size(segments),
+        "segment_bytes": _usual_size(segments) if segment_bytes is None else segment_bytes,
         "max_record_bytes": max_record_bytes,
         "max_log_bytes": max_log_bytes,
     }

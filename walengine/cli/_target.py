@@ -163,6 +163,8 @@ def _create_in_sqlite(path: Path, target: Target) -> None:
     kind = "BLOB" if target.rows == "bytes" else ""  # without one, a column keeps what it is given
     columns = ", ".join(f"{_quoted(name)} {kind}" for name in target.columns)
     statement = f"CREATE TABLE IF NOT EXISTS {_quoted(target.table)} ({columns})"
+    if not path.absolute().parent.is_dir():
+        raise DatabaseError(f"sqlite {path}: there is no directory {path.parent}: make it first")
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute(statement)

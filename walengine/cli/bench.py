@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import StringIO
 from pathlib import Path
-from types import FrameType
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from walengine.cli._run import FAILED, INTERRUPTED, complain, standard_output, write_output
-from walengine.cli._show import print_json
+from walengine.cli._run import (
+    FAILED,
+    INTERRUPTED,
+    TERMINATED,
+    TerminatedError,
+    complain,
+    standard_output,
+    terminable,
+    write_output,
+)
+from walengine.cli._show import Drawing, Seconds, print_json
 from walengine.errors import WalError
 from walengine.fsync_bench import place
 from walengine.fsync_bench.compare import comparison, comparison_table, read_run
@@ -28,14 +34,9 @@ from walengine.fsync_bench.rows import Row, rows_of
 from walengine.fsync_bench.run import FULL_SECONDS, QUICK_SECONDS, Bench, Tick
 from walengine.fsync_bench.verdict import Words, words_of
 
-TERMINATED = 128 + signal.SIGTERM
 PIPE_WIDTH = 120
 
 FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-class TerminatedError(KeyboardInterrupt):
-    """SIGTERM: ends the bench as Ctrl-C does."""
 
 
 @click.group()
@@ -59,7 +60,7 @@ def bench() -> None:
 )
 @click.option(
     "--seconds-per-row",
-    type=click.FloatRange(min=0.001, max=3600),
+    type=Seconds(min=0.001, max=3600),
     help=f"Time of a row (default: {FULL_SECONDS:g}; with --quick {QUICK_SECONDS:g}).",
 )
 @click.option(
@@ -67,7 +68,7 @@ def bench() -> None:
     "methods",
     multiple=True,
     metavar="TEXT",
-    help="Only rows whose method or file state contains TEXT; may be repeated.",
+    help="Only rows whose method, file state or part contains TEXT; may be repeated.",
 )
 @click.pass_context
 def fsync(
@@ -119,10 +120,12 @@ def _chosen(texts: tuple[str, ...], *, quick: bool) -> list[Row]:
     rows = [
         row
         for row in rows_of(quick=quick)
-        if not texts or any(text in f"{row.label}, {row.state}" for text in texts)
+        if not texts or any(text in f"{row.label}, {row.state}, {row.section}" for text in texts)
     ]
     if not rows:
-        raise click.UsageError(f"no row's method or file state contains {' or '.join(texts)!r}")
+        raise click.UsageError(
+            f"no row's method, file state or part contains {' or '.join(texts)!r}"
+        )
     return rows
 
 
@@ -132,7 +135,7 @@ def _chosen(texts: tuple[str, ...], *, quick: bool) -> list[Row]:
 def _measure(runner: Bench) -> int:
     """Measure; 0, or the exit code of the signal that ended it."""
     try:
-        with _terminated(), _progress(runner) as tick:
+        with terminable(), _progress(runner) as tick:
             runner.run(tick)
     except TerminatedError:
         return complain(_what_there_is(runner, "terminated"), TERMINATED)
@@ -144,20 +147,6 @@ def _measure(runner: Bench) -> int:
 def _what_there_is(runner: Bench, how: str) -> str:
     measured = f"{len(runner.results)} of {len(runner.rows)} rows were measured"
     return f"{how}: {measured}" + ("; this is what there is" if runner.results else "")
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """Let SIGTERM end the bench as Ctrl-C does: it would leave without a word."""
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        raise TerminatedError
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -213,7 +202,7 @@ def _write_all(*files: tuple[Path | None, Callable[[Path], None]]) -> list[str]:
 
 def _print(run: Run, words: Words, other: Run | None, other_file: Path | None) -> None:
     terminal = standard_output().isatty()
-    text = StringIO()
+    text = Drawing()
     console = Console(
         file=text, force_terminal=terminal, highlight=False, width=None if terminal else PIPE_WIDTH
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -89,11 +88,11 @@ def consume(
     request = Request(
         config, target, name, FORMATS[form or "raw"], drain, take_over, frozenset(skips), allow_gap
     )
-    outcome: dict[str, Any] = run_consumer(request)
+    tally = run_consumer(request)
     if as_json:
-        print_json(outcome)
+        print_json(vars(tally))
     else:
-        click.echo(f"{outcome['batches']} batches, {outcome['entries']} entries consumed", err=True)
+        click.echo(tally, err=True)
 
 
 COMMANDS = (consume,)

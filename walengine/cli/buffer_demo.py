@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
 import click
 
 from walengine.buffer.demo import run
-from walengine.cli._run import CLEAN, FAILED
+from walengine.cli._run import CLEAN, FAILED, terminable
 from walengine.cli._show import json_option, print_facts, print_json, progress
 from walengine.errors import WalError
 
 KILLS = 4
+END_SECONDS_MAX = 10.0
 
 
 @click.command(short_help="Move a file through a queue into SQLite, killing both ends.")
@@ -46,11 +50,13 @@ def demo(
     """
     place = directory or Path(tempfile.gettempdir())
     try:
-        scratch = tempfile.TemporaryDirectory(prefix="walengine-demo-", dir=place)
+        scratch = tempfile.TemporaryDirectory(
+            prefix="walengine-demo-", dir=place, ignore_cleanup_errors=True
+        )
     except OSError as error:
         text = f"the demo needs some space in {place}: {error.strerror}"
         raise WalError(text, errno=error.errno) from None
-    with scratch as path:
+    with terminable(), scratch as path, _ended():
         source = file or _own_source(Path(path))
         with source.open("rb") as lines:
             total = sum(1 for _ in lines)
@@ -61,6 +67,17 @@ def demo(
     else:
         print_facts("walengine buffer demo", outcome.as_dict())
     context.exit(CLEAN if outcome.is_good else FAILED)
+
+
+@contextmanager
+def _ended() -> Iterator[None]:
+    """Let the demo's processes end before their directory goes; Ctrl-C reaches them as well."""
+    before = set(threading.enumerate())
+    try:
+        yield
+    finally:
+        for thread in set(threading.enumerate()) - before:
+            thread.join(END_SECONDS_MAX)
 
 
 def _own_source(directory: Path) -> Path:

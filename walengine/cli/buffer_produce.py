@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -16,8 +15,8 @@ import click
 from walengine._feed import chunks, lines, prefixed
 from walengine.buffer import Producer, ProducerConfig, Watcher, WriteHandle
 from walengine.cli._queue_options import configuration, queue_options
-from walengine.cli._run import standard_output, write_output
-from walengine.cli._show import json_option, print_json
+from walengine.cli._run import standard_output, terminable, write_ack
+from walengine.cli._show import counted, json_option, print_json
 from walengine.errors import RecordTooLargeError, WalError
 
 ENTRY_BYTES_MAX = 64 << 20
@@ -68,13 +67,14 @@ def produce(
     source = sys.stdin.fileno()
     feed = _Feed(_print_ack if acks else lambda _: None)
     split = prefixed if length_prefixed else lines
-    with _ending_by_signal(), _telling(feed):
+    with terminable(), _telling(feed):
         with Producer(config) as producer:
             try:
                 for entries in split(chunks(source, feed.settle), ENTRY_BYTES_MAX):
                     feed.add(producer, entries, os.fsencode(metadata))
             except RecordTooLargeError as error:
-                raise WalError(str(error).replace("record", "entry")) from None
+                text = str(error).replace("a record", "an entry").replace("record", "entry")
+                raise WalError(text) from None
             finally:
                 producer.flush()
                 feed.settle()
@@ -120,7 +120,7 @@ class _Feed:
 
     def summary(self) -> str:
         """Say how far it came."""
-        return f"{self.taken} entries read, {self.durable} durable in the queue"
+        return f"{counted(self.taken, 'entry')} read, {self.durable} durable in the queue"
 
     def _look(self) -> None:
         before = self.durable
@@ -131,7 +131,7 @@ class _Feed:
 
 
 def _print_ack(entries: int) -> None:
-    write_output(f"durable {entries}\n")
+    write_ack(f"durable {entries}\n")
 
 
 @contextmanager
@@ -142,20 +142,6 @@ def _telling(feed: _Feed) -> Iterator[None]:
     except BaseException as error:
         error.add_note(feed.summary())
         raise
-
-
-@contextmanager
-def _ending_by_signal() -> Iterator[None]:
-    """Let SIGTERM end it as Ctrl-C does: what was read becomes durable."""
-
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 COMMANDS = (produce,)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from walengine.cli._run import CLEAN, FAILED, write_output
-from walengine.cli._show import json_option, print_json, print_rows, progress, words
+from walengine.cli._run import CLEAN, FAILED, terminable, write_output
+from walengine.cli._show import Seconds, json_option, print_json, print_rows, progress, words
 from walengine.demo import Outcome, run
 from walengine.errors import WalError
 
@@ -23,7 +23,7 @@ DEFAULT_SECONDS = 14.0
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0.1, max=3600),
+    type=Seconds(min=0.1, max=3600),
     default=DEFAULT_SECONDS,
     show_default=True,
     help="How long to go on, all backends together.",
@@ -37,7 +37,11 @@ def demo(context: click.Context, directory: Path | None, seconds: float, as_json
     skipped, and the output says why.
     """
     place = directory or _place()
-    with _scratch(place) as scratch, progress("killing and recovering", seconds) as advance:
+    with (
+        terminable(),
+        _scratch(place) as scratch,
+        progress("killing and recovering", seconds) as advance,
+    ):
         outcomes, skipped = run(Path(scratch), seconds, advance)
     lost = sum(outcome.lost for outcome in outcomes)
     if as_json:

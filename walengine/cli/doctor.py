@@ -12,7 +12,9 @@ from walengine.doctor.report import render
 
 
 @click.command(short_help="Tell whether a log can work here, how well, and what to change.")
-@click.argument("path", metavar="[DIR]", type=click.Path(), default=".", callback=not_empty)
+@click.argument(
+    "path", metavar="[DIR]", type=click.Path(readable=False), default=".", callback=not_empty
+)
 @json_option
 @click.pass_context
 def doctor(context: click.Context, path: str, as_json: bool) -> None:

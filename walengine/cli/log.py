@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
-from walengine.cli._run import CLEAN, CORRUPT
+from walengine.cli._run import CORRUPT
 from walengine.cli._show import (
     LSN,
     complain_of_damage,
     exit_code,
     json_option,
     log_argument,
+    lsns,
     print_facts,
     print_json,
     print_rows,
@@ -39,10 +40,12 @@ def inspect(context: click.Context, log: str, as_json: bool) -> None:
     if as_json:
         print_json({"path": log, "report": report, "segments": segments})
     else:
-        print_facts(log, report)
+        print_facts(log, report | {"lost": lsns(report["lost"])})
         rows = [[segment[name] for name in SEGMENT_COLUMNS] for segment in segments]
         print_rows("segments", map(words, SEGMENT_COLUMNS), rows)
-    context.exit(CORRUPT if report["verdict"] == Verdict.CORRUPT.value else CLEAN)
+    if report["verdict"] == Verdict.CORRUPT.value:
+        complain_of_damage(log)
+        context.exit(CORRUPT)
 
 
 @click.command(short_help="Check every frame and every record's own checksum.")
@@ -87,7 +90,7 @@ def recover(context: click.Context, log: str, as_json: bool) -> None:
     if as_json:
         print_json({"path": log} | facts)
     else:
-        print_facts(log, facts)
+        print_facts(log, facts | {"lost": lsns(facts["lost"])})
     if report.verdict is Verdict.CORRUPT:
         complain_of_damage(log)
     context.exit(exit_code(report.verdict))
@@ -101,9 +104,11 @@ def recover(context: click.Context, log: str, as_json: bool) -> None:
 def trim(log: str, lsn: Lsn, backend: str, as_json: bool) -> None:
     """Drop the records of LOG below LSN and recycle their segments."""
     with PortableWalWriter(log, configuration(log, create=False, backend=backend)) as wal:
+        before = wal.first_lsn
         wal.truncate_before(lsn)
         outcome = {
             "path": log,
+            "dropped_records": wal.first_lsn - before,
             "first_lsn": wal.first_lsn,
             "last_lsn": wal.last_lsn,
             "segments": wal.stats().segments,

@@ -12,12 +12,13 @@ import click
 
 from walengine._feed import Feeder, chunks, lines, prefixed
 from walengine._formats import ENCODERS, parts
-from walengine.cli._run import standard_output, write_output
-from walengine.cli._show import LSN, json_option, log_argument, print_json, progress
+from walengine.cli._run import CORRUPT, standard_output, terminable, write_ack, write_output
+from walengine.cli._salvage import Gaps
+from walengine.cli._show import LSN, counted, json_option, log_argument, print_json, progress
 from walengine.cli._sizes import backend_option, configuration, size
 from walengine.errors import WalError
 from walengine.reader import WalReader
-from walengine.types import Lsn
+from walengine.types import LSN_MAX, Lsn, RecoveryMode, Verdict
 from walengine.writer import PortableWalWriter
 
 
@@ -77,7 +78,12 @@ def append(
     )
     wal = PortableWalWriter(log, config)
     first = wal.last_lsn + 1
-    with _telling(wal, first), wal, progress("appending", _size_of(source)) as advance:
+    with (
+        terminable(),
+        _telling(wal, first),
+        wal,
+        progress("appending", _size_of(source)) as advance,
+    ):
         feeder = Feeder(wal, durable_every, _print_ack if acks else lambda _lsn: None)
         split = prefixed if length_prefixed else lines
         for records in split(chunks(source, feeder.pause), config.max_record_bytes):
@@ -109,11 +115,11 @@ def _telling(wal: PortableWalWriter, first: Lsn) -> Iterator[None]:
 
 
 def _summary(records: int, wal: PortableWalWriter) -> str:
-    return f"{records} records appended, durable up to LSN {wal.durable_lsn}"
+    return f"{counted(records, 'record')} appended, durable up to LSN {wal.durable_lsn}"
 
 
 def _print_ack(lsn: Lsn) -> None:
-    write_output(f"durable {lsn}\n")
+    write_ack(f"durable {lsn}\n")
 
 
 def _size_of(descriptor: int) -> int | None:
@@ -132,13 +138,31 @@ def _size_of(descriptor: int) -> int | None:
 )
 @click.option("--from", "from_lsn", type=LSN, metavar="LSN", help="First record.")
 @click.option("--to", "to_lsn", type=LSN, metavar="LSN", help="Last record.")
-def replay(log: str, form: str | None, from_lsn: Lsn | None, to_lsn: Lsn | None) -> None:
-    """Write the records of LOG to standard output."""
+@click.option(
+    "--salvage", is_flag=True, help="Go on behind damage, and say which records are missing."
+)
+@click.pass_context
+def replay(
+    context: click.Context,
+    log: str,
+    form: str | None,
+    from_lsn: Lsn | None,
+    to_lsn: Lsn | None,
+    salvage: bool,
+) -> None:
+    """Write the records of LOG to standard output; at damage, stop with exit code 4."""
     encode = ENCODERS[form or ("human" if standard_output().isatty() else "raw")]
-    with WalReader(log) as reader:
+    mode = RecoveryMode.SALVAGE if salvage else RecoveryMode.POINT_IN_TIME
+    with WalReader(log, mode) as reader:
         first, last = from_lsn or reader.first_lsn, min(to_lsn or reader.last_lsn, reader.last_lsn)
         records = reader.records(from_lsn, to_lsn)
+        gaps = Gaps(log, first)
         with progress("replaying", max(last - first + 1, 0)) as advance:
-            for part in parts(records):
+            for part in parts(gaps.watched(records) if salvage else records):
                 write_output(encode(part))
                 advance(len(part))
+        report = reader.report
+    if salvage and report.verdict is Verdict.CORRUPT:
+        gaps.expect(min(report.evidence_lsn, to_lsn or LSN_MAX) + 1)
+    if salvage and (gaps.missing or report.verdict is Verdict.CORRUPT):
+        context.exit(CORRUPT)

@@ -75,10 +75,11 @@ def _format(say: Findings, found: FoundLog, report: RecoveryReport) -> None:
     version = "unknown" if found.format_version is None else found.format_version
     total = sum(segment.file_bytes for segment in found.segments)
     why = " (direct_io or strict_sectors)" if aligned == BLOCK_BYTES else ""
+    count = "1 segment" if report.segments == 1 else f"{report.segments} segments"
+    room = f" of {size(total)}{' together' if report.segments > 1 else ''}" if total else ""
     say.ok(
         "format",
-        f"format {version}, commits aligned to {aligned} bytes{why}, {report.segments} segments"
-        f"{f' of {size(total)} together' if total else ''}{owner}",
+        f"format {version}, commits aligned to {aligned} bytes{why}, {count}{room}{owner}",
         format_version=found.format_version,
         commit_alignment=aligned,
         owner=report.owner,
@@ -106,7 +107,7 @@ def _end(say: Findings, report: RecoveryReport) -> None:
             f"acknowledged data is damaged ({report.decision}) in {report.segment} at offset "
             f"{report.end_offset}",
             "walengine verify names every damaged place; restore a copy, or read with "
-            "RecoveryMode.SALVAGE",
+            "walengine replay --salvage (RecoveryMode.SALVAGE)",
             **facts,
         )
     elif report.verdict is Verdict.TORN:

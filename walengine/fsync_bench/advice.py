@@ -105,6 +105,8 @@ def _for_one(run: Run) -> Choice | None:
         why = f"A direct write is durable in {_us(direct)} (p50), through the page cache it takes "
         return Choice(need, DIRECT, f"{why}{cached:.0f} µs. {DIRECT_COST}")
     if linked is None:
+        if run.place.get("has_io_uring"):
+            return None  # it was not asked to measure the ring: nothing can be said of it
         return Choice(need, PWRITE, f"pwrite and fdatasync take {_us(plain)} (p50); no io_uring.")
     if _p50_us(plain) <= _p50_us(linked) * CLEARLY_FASTER:
         why = f"pwrite and fdatasync take {_us(plain)} (p50), the same through a ring {_us(linked)}"
@@ -122,7 +124,10 @@ def _for_many(run: Run) -> Choice | None:
         return None
     flying = run.find(RING_DIRECT, ZERO_FILLED, at_once=WRITERS)
     need = "many writers at once"
-    if flying is None or not keeps_direct_syncs(run.place):
+    keeps = keeps_direct_syncs(run.place)
+    if flying is None and keeps and run.place.get("has_io_uring"):
+        return None  # the same
+    if flying is None or not keeps:
         why = f"{WRITERS} writers that share a sync make {_rate(group)}"
         if run.place.get("has_io_uring"):
             return Choice(need, DEFAULT, f"{why}; direct writes in flight are not to be had.")

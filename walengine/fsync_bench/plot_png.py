@@ -56,6 +56,18 @@ def _spans(axis: Any, run: Run) -> None:
     axis.barh(labels, widths, left=[span.p50_us for span in spans], height=0.6)
     axis.plot([span.p50_us for span in spans], labels, "k|")
     axis.set(title="one writer: p50 to p99", xlabel="µs", xscale="log")
+    _plain_ticks(axis)
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Give a log scale that spans little a few round numbers: its own labels would overlap."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter  # noqa: PLC0415
+
+    axis.use_sticky_edges = False  # or the shortest bar begins in the frame
+    axis.autoscale_view()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _rates(axis: Any, run: Run) -> None:
