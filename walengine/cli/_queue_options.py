@@ -71,16 +71,13 @@ def configuration(
     Raises:
         click.UsageError: They name no queue, or a field is wrong.
     """
-    try:
-        values = kind.parse_env(VARIABLES, os.environ)
-    except ValueError as error:
-        raise click.UsageError(f"in the environment: {error}") from None
+    values = _from_environment(kind)
     if config_file is not None:
         values |= _from_file(kind, config_file)
-    names = {"manifest_path": manifest_path, "data_path_prefix": data_path_prefix}
     for option, given in (("--manifest", manifest_path), ("--prefix", data_path_prefix)):
         if given == "":
             raise click.UsageError(f"{option}: the name is empty")
+    names = {"manifest_path": manifest_path, "data_path_prefix": data_path_prefix}
     if url is not None:
         place = place_of(url)
         values["object_store"] = place.store.to_dict(reveal_secrets=True)
@@ -100,6 +97,14 @@ def configuration(
         return kind.from_dict(values)
     except (TypeError, ValueError) as error:
         raise click.UsageError(_hint(kind, config_file, str(error))) from None
+
+
+def _from_environment(kind: type[C]) -> dict[str, Any]:
+    """Return the fields that variables set."""
+    try:
+        return kind.parse_env(VARIABLES, os.environ)
+    except ValueError as error:
+        raise click.UsageError(f"in the environment: {error}") from None
 
 
 def _from_file(kind: type[C], path: Path) -> dict[str, Any]:
