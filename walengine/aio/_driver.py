@@ -39,7 +39,10 @@ log = logging.getLogger("walengine")
 
 RETRY_SECONDS = 0.05  # until a sync that could not be begun for want of memory is tried again
 GONE_MAX = 64  # waits that were given up and are still kept
-HALVED_FROM = 32  # waiters; telling fewer takes less time than a sync
+# Waiters; of fewer, a second group costs more than telling a half first gains. That is so longer
+# where one sync waits for the other. (docs/decisions/0020-what-bounds-tasks-and-batches.md)
+HALVED_FROM = 200
+HALVED_DIRECT_FROM = 32
 
 
 class Driver:
@@ -70,6 +73,7 @@ class Driver:
         self._polled = polled
         self._loop = loop
         self._is_direct = is_direct
+        self._halved_from = HALVED_DIRECT_FROM if is_direct else HALVED_FROM
         self._early_bytes = early_bytes
         self._on_poison = on_poison
         self.poison: WalPoisonedError | None = None
@@ -332,7 +336,7 @@ class Driver:
         flying = self._flying
         while flying and flying[0][1] <= self.durable:
             first, last, waiters = flying.popleft()
-            if not all_at_once and len(waiters) >= HALVED_FROM:
+            if not all_at_once and len(waiters) >= self._halved_from:
                 half = len(waiters) // 2
                 flying.appendleft((first + half, last, waiters[half:]))
                 self._settle_run(first, first + half - 1, waiters[:half])
