@@ -177,7 +177,7 @@ def throughput(results: dict[str, Any]) -> Figure | None:
     for axes, ends in labels:  # now that the panels have agreed on their range
         label_ends(axes, ends)
     all_axes[0][0].set_ylabel("durable puts per second (higher is better)")
-    left, right = (0.13, 0.74) if len(shown) == 1 else (0.07, 0.87)
+    left, right = (0.13, 0.74) if len(shown) == 1 else (0.07, 0.85)
     figure.subplots_adjust(left=left, right=right, bottom=0.15, top=0.92, wspace=0.42)
     return figure
 
