@@ -39,6 +39,25 @@ def test_a_batch_that_cannot_be_delivered_fails_with_all_behind_it():
     in_world(body)
 
 
+@pytest.mark.parametrize("verb", ["put", "replace"])
+def test_a_store_in_trouble_is_told_once_and_long_before_the_batch_fails(verb, caplog):
+    async def body(world):
+        async with world.producer(delivery_timeout=120.0) as producer:
+            await producer.produce([b"x"])
+            await producer.flush()
+            world.plan = always(Fault.FAIL_BEFORE, verb)
+            await producer.produce([b"y"])
+            await asyncio.sleep(0.2)
+            assert not [record for record in caplog.records if record.levelname == "WARNING"]
+            await asyncio.sleep(20)
+            (told,) = [record for record in caplog.records if record.levelname == "WARNING"]
+            assert "failed and is tried again: " in told.message
+            assert "connection was refused" in told.message
+            world.plan = None
+
+    in_world(body)
+
+
 def test_what_an_append_of_unclear_outcome_may_have_listed_says_so():
     async def body(world):
         options = {"delivery_timeout": 5.0, "flush_size_bytes": 1}

@@ -8,6 +8,7 @@ and more load is no help: the waits double.
 
 from __future__ import annotations
 
+import logging
 import random
 from typing import Final
 
@@ -17,6 +18,8 @@ RETRIES_AT_ONCE: Final = 3
 
 ERROR_WAIT_MIN_S: Final = 0.05
 ERROR_WAIT_MAX_S: Final = 5.0
+ERRORS_UNTIL_TOLD: Final = 3
+"""In a row; one or two are what a store in the cloud has every day."""
 
 ROUND_TRIP_SHARE: Final = 0.2
 """Of the newest one in the smoothed round trip."""
@@ -32,6 +35,10 @@ class Backoff:
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
         self._errors = 0
+
+    def level(self) -> int:
+        """Return the level at which to log an error, before ``after_error``: a warning once."""
+        return logging.WARNING if self._errors + 1 == ERRORS_UNTIL_TOLD else logging.INFO
 
     def after_error(self) -> float:
         """Return how long to wait, in seconds."""

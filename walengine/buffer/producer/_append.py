@@ -222,7 +222,8 @@ class Appender:
 
     async def _after_error(self, error: StorageError) -> None:
         self._counters.append_errors += 1
-        log.info("%s: an append failed and is tried again: %s", self._queue.name, error)
+        text = "%s: an append failed and is tried again: %s"
+        log.log(self._pace.level(), text, self._queue.name, error)
         self._note(error)
         self._must_look = True
         await asyncio.sleep(self._pace.after_error())

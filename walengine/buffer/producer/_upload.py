@@ -60,7 +60,8 @@ class Uploader:
             except StorageError as error:
                 batch.error = error
                 self._counters.upload_errors += 1
-                log.info("%s: an upload failed and is tried again: %s", name.location, error)
+                text = "%s: an upload failed and is tried again: %s"
+                log.log(backoff.level(), text, name.location, error)
                 await asyncio.sleep(backoff.after_error())
                 continue
             batch.stamped_at[name.location] = stamped_at
