@@ -281,3 +281,15 @@ def test_waiters_of_a_log_that_is_reopened_hear_of_it(wal):
     _native._fault_clear()
     wal.reopen()
     assert wal.append_durable(b"c") == wal.last_lsn
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"), [("1", TypeError), (True, TypeError), (float("nan"), ValueError)]
+)
+def test_a_time_limit_that_is_none_is_refused(wal, timeout, error):
+    wal.append_batched(b"staged")
+    with pytest.raises(error, match="timeout must be a number of seconds"):
+        wal.wait_durable(1, timeout=timeout)
+    assert wal.pending_batch_ops() == 1
+    wal.wait_durable(1, timeout=float("inf"))
+    assert wal.durable_lsn == 1

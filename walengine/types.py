@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +23,7 @@ __all__ = [
 
 Lsn = int
 LSN_MAX = 2**64 - 1
+TIMEOUT_SECONDS_MAX = 10**9  # 30 years: more is no limit
 
 
 def checked_lsn(name: str, lsn: Lsn) -> Lsn:
@@ -36,6 +38,22 @@ def checked_lsn(name: str, lsn: Lsn) -> Lsn:
     if not 1 <= lsn <= LSN_MAX:
         raise ValueError(f"{name} must be from 1 to 2**64 - 1, not {lsn}")
     return lsn
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """Return a time limit in seconds; None for no limit, which infinity is too.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is NaN.
+    """
+    if timeout is None:
+        return None
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool):
+        raise TypeError(f"timeout must be a number of seconds, not {type(timeout).__name__}")
+    if math.isnan(timeout):
+        raise ValueError("timeout must be a number of seconds, not NaN")
+    return None if timeout > TIMEOUT_SECONDS_MAX else max(0.0, timeout)
 
 
 class _RecordFields(NamedTuple):

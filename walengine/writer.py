@@ -18,7 +18,7 @@ from walengine._staging import Run
 from walengine.backend import log_backend
 from walengine.config import IoUringConfig, WalConfig, normalised
 from walengine.errors import WalError
-from walengine.types import IoUringStatsSnapshot, Lsn, RecoveryReport, checked_lsn
+from walengine.types import IoUringStatsSnapshot, Lsn, RecoveryReport, checked_lsn, checked_timeout
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -250,6 +250,7 @@ class PortableWalWriter(Appending):
             WalPoisonedError: A write or sync failed; see ``reopen()``.
         """
         checked_lsn("lsn", lsn)
+        timeout = checked_timeout(timeout)
         last = self.last_lsn
         if lsn > last:
             raise ValueError(f"{self._path}: LSN {lsn} was not given yet; the last one is {last}")

@@ -18,7 +18,7 @@ from walengine._staging import Run
 from walengine.aio._base import AsyncBase
 from walengine.config import IoUringConfig, WalConfig
 from walengine.errors import WalError, WalFullError, WalPoisonedError
-from walengine.types import IoUringStatsSnapshot, Lsn, RecoveryReport, checked_lsn
+from walengine.types import IoUringStatsSnapshot, Lsn, RecoveryReport, checked_lsn, checked_timeout
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -270,6 +270,7 @@ class AsyncWalWriter(AsyncBase):
             WalPoisonedError: A write or sync failed; see ``reopen()``.
         """
         checked_lsn("lsn", lsn)
+        timeout = checked_timeout(timeout)
         self._check_usable()
         last = self._driver.last_lsn
         if lsn > last:
