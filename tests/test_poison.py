@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import threading
 
 import pytest
 from engines import config, current, put
@@ -230,3 +231,39 @@ def test_a_commit_from_before_the_reopening_is_not_believed(poisoned):
     with pytest.raises(WalPoisonedError) as caught:
         wal._commit(3, None)
     assert caught.value is error
+
+
+def test_an_lsn_that_a_reopening_under_way_has_dropped_is_poison(poisoned, monkeypatch):
+    """C is sound again, and does not know the LSN; Python does not know yet what was cured."""
+    wal, error = poisoned
+    native, resume = wal._native, wal._resume
+    real_commit = native.commit
+    is_dropped, is_asked = threading.Event(), threading.Event()
+    outcome = []
+
+    def commit(lsn):
+        is_asked.set()
+        is_dropped.wait(20)
+        real_commit(lsn + 100)
+
+    def wait_for_the_commit(report):
+        is_dropped.set()
+        thread.join(0.3)  # it has its answer from C by then, and may not give it away yet
+        resume(report)
+
+    def ask():
+        try:
+            wal._commit(2, None)
+        except Exception as met:  # noqa: BLE001 (looked at below)
+            outcome.append(met)
+
+    monkeypatch.setattr(native, "commit", commit)
+    monkeypatch.setattr(wal, "_resume", wait_for_the_commit)
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert is_asked.wait(20)
+    wal.reopen()
+    thread.join(20)
+    assert outcome == [error]
+    monkeypatch.undo()
+    assert wal.append_durable(b"goes on") > 1

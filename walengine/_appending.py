@@ -102,6 +102,9 @@ class Appending(HandOver):
         except WalError as error:
             problem = error
         note_sync(self._path, perf_counter() - begin)
+        if type(problem) is WalError:  # C does not know this LSN any more: somebody is reopening
+            with self._handover_lock:
+                pass
         cured = self._former_poison
         if cured is not None and cured is not former:
             raise cured.with_traceback(None)
