@@ -20,7 +20,6 @@ class Mind:
         self.infos = {}
         self.first_epoch = None  # of the manifest before the listing
         self.put_ms = {}  # location -> when it was last sent, by the true time
-        self.doomed = {}  # name -> why it ought not to be deleted
 
     def begin_pass(self):
         self.first_epoch = self.known.epoch if self.known else None

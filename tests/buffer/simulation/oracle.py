@@ -60,6 +60,8 @@ class Oracle:
         self.appended = {}  # (who, identity) -> sequence
         self.epochs = {}  # who -> the highest epoch it raised
         self.minds = {}  # who -> Mind
+        # A deletion may arrive when its collector has a new mind already.
+        self.doomed = {}  # (who, name) -> why it ought not to be deleted
         self.calls = {}  # (producer, call) -> entries, in the order of the calls
         self.durable = set()
         self.excused = set()  # sequences that an operator gave up
@@ -94,7 +96,7 @@ class Oracle:
         mind = self.mind_of(process)
         if verb == "delete":
             problems = mind.problems(name, self.epochs.get(process.name), self.grace_ms)
-            mind.doomed[name] = list(problems)
+            self.doomed[process.name, name] = list(problems)
         elif verb == "list":
             mind.begin_pass()
         elif verb == "put":
@@ -218,7 +220,7 @@ class Oracle:
             return
         self._check("B6", is_batch(name), f"{who} deleted {name}: it is no batch of ours")
         self._check("B6", name not in self.listed, f"{who} deleted {name}: it is listed")
-        for problem in self.minds[who].doomed[name]:
+        for problem in self.doomed[who, name]:
             self._check("B6", False, f"{who} deleted {name}: {problem}")
         self.collected += 1
 
