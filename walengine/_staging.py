@@ -24,7 +24,23 @@ JOINED_BYTES_MAX = 128 * 1024
 JOINED_RECORD_BYTES_MAX = 64 * 1024
 
 
-class Joined(Sequence[bytes]):
+class _Cuttable(Sequence[bytes]):
+    """Records that are joined; cut apart where a call that had many of them went wrong."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        """Cut one off, or several."""
+        return list(self)[index]
+
+
+class Joined(_Cuttable):
     """Records back to back, as C takes them.
 
     Attributes:
@@ -47,24 +63,14 @@ class Joined(Sequence[bytes]):
         """Return how many there are."""
         return len(self.lengths)
 
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[bytes]: ...
-
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
-        """Cut one off, or several: what is left of a call that went wrong."""
-        return list(self)[index]
-
     def __iter__(self) -> Iterator[bytes]:
         """Cut all of them off."""
         for begin, end in pairwise(accumulate(self.lengths, initial=0)):
             yield self.data[begin:end]
 
 
-class Run(Sequence[bytes]):
-    """Records of one call, already joined for C: at 50 ns each half of what staging them costs.
+class Run(_Cuttable):
+    """Records of one call, already joined for C: some 120 ns a record less than staging them.
 
     Attributes:
         parts: What goes down in one native call each.
@@ -100,16 +106,6 @@ class Run(Sequence[bytes]):
     def __len__(self) -> int:
         """Return how many there are."""
         return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[bytes]: ...
-
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
-        """Cut one off, or several."""
-        return list(self)[index]
 
     def __iter__(self) -> Iterator[bytes]:
         """Cut all of them off."""
