@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ from walengine.errors import WalError
 from walengine.types import Lsn
 
 
-class Looking:
+class Looking(ABC):
     """Base of the writers: path, limits, and the C writer's position."""
 
     _path: str
     _batch_bytes_max: int
 
+    @abstractmethod
     def _position(self) -> Any:
-        raise NotImplementedError
+        """Return the struct wal_position of this moment."""
 
     def max_batch_bytes(self) -> int:
         """Return the staged bytes at which ``append_batched`` flushes by itself."""
